@@ -1,0 +1,1 @@
+"""The outside world: transports, dialects, the management API, and the composition root."""

@@ -1,0 +1,1 @@
+"""Whose API the bytes speak. Dialects never import each other."""

@@ -1,0 +1,1 @@
+"""The CloudThing connectors over HTTP and MQTT."""

@@ -1,0 +1,1 @@
+"""The ThingsBoard device API over HTTP and MQTT."""

@@ -1,0 +1,1 @@
+"""Rule chains as documents: model, schema, compiler, repository, test cases."""

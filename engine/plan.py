@@ -1,0 +1,35 @@
+"""A deployment compiled and linked: data that the runner walks. Made by `chains.compiler`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.node import Node
+
+
+@dataclass(slots=True)
+class PlanNode:
+    """A node in its place. `name` is its path, unique in the plan: `chain/node`, `chain/call/node` when inlined."""
+
+    name: str
+    node: Node
+    chain: str
+    chain_version: int
+    targets: dict[str, list[int]] = field(default_factory=dict)
+    """Relation label to indexes of the nodes that the label leads to, in the order of the chain file."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """Nodes in topological order (parking nodes cut the cycles they stand on); index 0 need not be the start."""
+
+    tenant: str
+    deployment: int
+    nodes: list[PlanNode]
+    start: int
+    rounds: bool = False
+    """A node reads what another writes: at most one message per originator at a time."""
+    index: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.index = {node.name: i for i, node in enumerate(self.nodes)}

@@ -1,0 +1,1 @@
+"""Script engines with time and memory budgets. No Python object ever enters a script."""

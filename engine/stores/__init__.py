@@ -1,0 +1,1 @@
+"""What outlives a message: time series, devices, attributes, alarms, commands, dead letters."""

@@ -1,0 +1,58 @@
+"""Node kinds. Authors of kinds, ours and others', import the contract from here and nothing else of the kernel."""
+
+from engine.errors import BadInput, Finding, ScriptError
+from engine.message import Message, Point
+from engine.node import (
+    Build,
+    CallContext,
+    CallNode,
+    Context,
+    Example,
+    Node,
+    NodeSpec,
+    Product,
+    Relation,
+    Resumed,
+)
+from engine.outcomes import (
+    FAILURE,
+    SUCCESS,
+    Command,
+    Discard,
+    Hint,
+    Index,
+    Outcomes,
+    Park,
+    Reply,
+    Retry,
+    Write,
+)
+
+__all__ = [
+    "FAILURE",
+    "SUCCESS",
+    "BadInput",
+    "Build",
+    "CallContext",
+    "CallNode",
+    "Command",
+    "Context",
+    "Discard",
+    "Example",
+    "Finding",
+    "Hint",
+    "Index",
+    "Message",
+    "Node",
+    "NodeSpec",
+    "Outcomes",
+    "Park",
+    "Point",
+    "Product",
+    "Relation",
+    "Reply",
+    "Resumed",
+    "Retry",
+    "ScriptError",
+    "Write",
+]

@@ -1,0 +1,1 @@
+"""Bytes to records: the formats that the decode node reads."""

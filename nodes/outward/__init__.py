@@ -1,0 +1,1 @@
+"""Guarded clients of the nodes that call the world outside."""
