@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, Final
+
+import msgspec
 
 from engine.node import Node
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long a node's `Retry` is believed: whichever limit is reached first makes it a failure."""
+
+    attempts: Annotated[
+        int, msgspec.Meta(ge=1, le=100, description="How often the node is tried with one message, the first included.")
+    ] = 5
+    within_s: Annotated[
+        float, msgspec.Meta(ge=1, le=86_400, description="How many seconds after the first try the last may begin.")
+    ] = 600.0
+
+
+DEFAULT_RETRY: Final = RetryPolicy()
 
 
 @dataclass(slots=True)
@@ -17,6 +34,7 @@ class PlanNode:
     chain_version: int
     targets: dict[str, list[int]] = field(default_factory=dict)
     """Relation label to indexes of the nodes that the label leads to, in the order of the chain file."""
+    retry: RetryPolicy = DEFAULT_RETRY
 
 
 @dataclass(slots=True)
