@@ -1,0 +1,274 @@
+"""The way in: messages become durable here, and only then may anybody say so.
+
+What gathers while a flush is in flight goes into the next one, with a linger of up to 2 ms under load. A flush is one
+script call per partition, numbered; a lost reply is answered by sending the same flush again (submit.lua drops the
+repeat), so nothing is stored twice and nothing overtakes what was refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from engine import metrics
+from engine.entries import MAX_BYTES, MAX_MESSAGES, encode, pack_entry
+from engine.errors import Refused, Unconfirmed
+from engine.failpoints import failpoint
+from engine.message import Message, new_id
+from engine.partitions import all_keys, partition_of
+from engine.redis_scripts import SUBMIT
+from engine.wire import Argument, Reply, Wire, call, failed
+
+log = logging.getLogger("rulemill.ingress")
+
+LINGER_S = 0.002
+LINGER_FROM = 32
+"""Flushes smaller than this go without linger: nobody waits in vain when there is little to join."""
+CONFIRM_WITHIN_S = 5.0
+"""How long callers wait for a Redis that does not answer before they are told that nobody knows."""
+REFUSE_FOR_S = 0.05
+"""After a refusal the partition takes nothing for so long: what was sent behind must not overtake what was refused."""
+MAX_WAITING = 20_000
+"""Messages in RAM over all partitions; beyond them the door is closed."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What gathers for one partition until the next flush; everybody who added to it waits for the one future."""
+
+    future: asyncio.Future[None]
+    tenants: dict[str, list[bytes]] = field(default_factory=dict)
+    count: int = 0
+
+
+@dataclass(slots=True)
+class Limits:
+    """When the door closes."""
+
+    entries: int = 20_000
+    """Entries a partition's stream may hold."""
+
+
+class Ingress:
+    """Makes messages durable. `submit` is called from the event loop and never blocks it."""
+
+    def __init__(self, wire: Wire, partitions: int, limits: Limits | None = None) -> None:
+        self._wire = wire
+        self._partitions = partitions
+        self._keys = all_keys(partitions)
+        self._limits = limits or Limits()
+        self._waiting: dict[int, _Waiting] = {}
+        self._held = 0
+        self._refusing: set[int] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._producer = [new_id() for _ in range(partitions)]
+        self._number = [1] * partitions
+        self._last = 0
+        self.closed_reason = ""
+        """Why the door is closed; empty while it is open. Set by the door watch."""
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Begin flushing."""
+        self._task = asyncio.create_task(self._run(), name="ingress")
+
+    async def stop(self) -> None:
+        """Flush what was accepted, then refuse."""
+        self._stopping = True
+        self._wake.set()
+        if self._task is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._task), CONFIRM_WITHIN_S)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def submit(self, messages: Sequence[Message]) -> asyncio.Future[None]:
+        """Store messages, in order; the future is done when they are durable (one future serves a whole flush).
+
+        It fails with Refused when nothing was stored, and with Unconfirmed when Redis did not answer in time.
+        """
+        if self.closed_reason or self._stopping or self._held >= MAX_WAITING:
+            reason = self.closed_reason or ("stopping" if self._stopping else "ingress full")
+            return self._refuse(len(messages), reason)
+        futures: dict[int, asyncio.Future[None]] = {}
+        for message in messages:
+            number = partition_of(message.tenant, message.originator, self._partitions)
+            if number in self._refusing:
+                return self._refuse(len(messages), "backlog full")
+            waiting = self._waiting.get(number)
+            if waiting is None:
+                waiting = self._waiting[number] = _Waiting(asyncio.get_running_loop().create_future())
+                # A future that fails with nobody left to ask is not an accident.
+                waiting.future.add_done_callback(_seen)
+            parts = waiting.tenants.get(message.tenant)
+            if parts is None:
+                parts = waiting.tenants[message.tenant] = []
+            parts.append(encode(message))
+            waiting.count += 1
+            futures[number] = waiting.future
+        self._held += len(messages)
+        self._wake.set()
+        if len(futures) == 1:
+            return futures.popitem()[1]
+        return _all(list(futures.values()))
+
+    def _refuse(self, count: int, reason: str) -> asyncio.Future[None]:
+        metrics.REFUSED.labels(reason).inc(count)
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        refused.add_done_callback(_seen)
+        refused.set_exception(Refused(reason))
+        return refused
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            if self._stopping and not self._waiting:
+                return
+            if self._last >= LINGER_FROM and not self._stopping:
+                await asyncio.sleep(LINGER_S)
+            self._wake.clear()
+            waiting, self._waiting = self._waiting, {}
+            if not waiting:
+                continue
+            self._last = count = sum(part.count for part in waiting.values())
+            started = time.perf_counter()
+            try:
+                await self._flush(waiting)
+            finally:
+                self._held -= count
+            metrics.SUBMIT_S.observe(time.perf_counter() - started)
+            metrics.FLUSHED.observe(count)
+            if self._waiting or self._stopping:
+                self._wake.set()
+
+    async def _flush(self, waiting: dict[int, _Waiting]) -> None:
+        failpoint("before-submit")
+        todo = {number: _entries(part) for number, part in waiting.items()}
+        deadline = time.monotonic() + CONFIRM_WITHIN_S
+        while todo:
+            try:
+                replies = await self._wire.execute([self._command(number, todo[number]) for number in todo])
+            except RedisConnectionError as error:
+                await self._unanswered([waiting[number].future for number in todo], deadline, error)
+                continue
+            failpoint("after-submit")
+            again: dict[int, list[bytes]] = {}
+            for number, reply in zip(list(todo), replies, strict=True):
+                verdict = self._read(number, reply)
+                if verdict == "again":
+                    again[number] = todo[number]
+                else:
+                    self._settle(number, waiting[number], verdict)
+            if again:
+                # Whatever was wrong (scripts flushed, a log lost), a fresh connection starts from known ground.
+                await self._wire.close()
+            todo = again
+
+    def _command(self, number: int, entries: list[bytes]) -> tuple[Argument, ...]:
+        keys = self._keys[number]
+        most, now_ms = self._limits.entries, time.time_ns() // 1_000_000
+        names = (keys.inbox, keys.producers)
+        return call(SUBMIT, names, self._producer[number], self._number[number], most, now_ms, *entries)
+
+    def _read(self, number: int, reply: Reply) -> str:
+        """Empty when stored, "again" to send the flush anew, else the reason of the refusal."""
+        if failed(reply):
+            code = str(reply).split(" ", 1)[0]
+            if code == "NOSCRIPT":
+                return "again"
+            log.error("submit to partition %d: %s", number, reply)
+            return f"storage refuses ({code.lower()})"
+        if reply[0] in (b"ok", b"done"):
+            self._number[number] += 1
+            return ""
+        if reply[0] == b"full":
+            return "backlog full"
+        # Redis has lost the tail that it had confirmed (a restart without its log): go on under a new name.
+        log.error("partition %d has forgotten what it confirmed to us; was Redis restarted without its log?", number)
+        self._producer[number] = new_id()
+        self._number[number] = 1
+        return "again"
+
+    def _settle(self, number: int, waiting: _Waiting, refused: str) -> None:
+        if not refused:
+            if not waiting.future.done():
+                waiting.future.set_result(None)
+            return
+        behind = self._waiting.pop(number, None)
+        self._refusing.add(number)
+        asyncio.get_running_loop().call_later(REFUSE_FOR_S, self._refusing.discard, number)
+        if behind is not None:
+            self._held -= behind.count
+        for part in (waiting, behind):
+            if part is not None:
+                metrics.REFUSED.labels(refused).inc(part.count)
+                if not part.future.done():
+                    part.future.set_exception(Refused(refused))
+
+    async def _unanswered(self, futures: list[asyncio.Future[None]], deadline: float, error: Exception) -> None:
+        """Redis does not answer: tell the callers when their time is up; the same flush is tried again for ever."""
+        if time.monotonic() > deadline and not futures[0].done():
+            log.error("Redis does not answer: %s", error)
+            for future in futures:
+                if not future.done():
+                    future.set_exception(Unconfirmed("storage does not answer"))
+        await asyncio.sleep(0.1)
+
+
+def _all(futures: list[asyncio.Future[None]]) -> asyncio.Future[None]:
+    """One future for messages that went to several partitions: fails if any of them does."""
+    whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    whole.add_done_callback(_seen)
+    left = len(futures)
+
+    def one(future: asyncio.Future[None]) -> None:
+        nonlocal left
+        left -= 1
+        if whole.done():
+            return
+        error = future.exception()
+        if error is not None:
+            # Some of it may be stored: only "nobody knows" is true of the whole.
+            whole.set_exception(Unconfirmed(str(error)))
+        elif left == 0:
+            whole.set_result(None)
+
+    for future in futures:
+        future.add_done_callback(one)
+    return whole
+
+
+def _entries(part: _Waiting) -> list[bytes]:
+    """Cut what has gathered into entries of at most MAX_MESSAGES and MAX_BYTES; a tenant's order is kept."""
+    entries: list[bytes] = []
+    groups: list[tuple[str, list[bytes]]] = []
+    count = size = 0
+    for tenant, parts in part.tenants.items():
+        group: list[bytes] = []
+        for blob in parts:
+            if count and (count >= MAX_MESSAGES or size + len(blob) > MAX_BYTES):
+                if group:
+                    groups.append((tenant, group))
+                entries.append(pack_entry(groups))
+                groups, group, count, size = [], [], 0, 0
+            group.append(blob)
+            count += 1
+            size += len(blob)
+        if group:
+            groups.append((tenant, group))
+    if groups:
+        entries.append(pack_entry(groups))
+    return entries
+
+
+def _seen(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,49 @@
+"""The life of everything that runs: start, stop, and a supervised loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+log = logging.getLogger("rulemill.service")
+
+
+class Service(Protocol):
+    """Something that runs. `stop` may be called twice, and before `start`; it finishes what was accepted."""
+
+    async def start(self) -> None:
+        """Return when ready."""
+        ...
+
+    async def stop(self) -> None:
+        """Return when nothing runs any more."""
+        ...
+
+
+class Loop:
+    """Calls `step` every `every_s` seconds until stopped; a failing step is logged and the next one comes in time."""
+
+    def __init__(self, name: str, every_s: float, step: Callable[[], Awaitable[None]]) -> None:
+        self._name, self._every_s, self._step = name, every_s, step
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin; the first step comes after one period."""
+        self._task = asyncio.create_task(self._run(), name=self._name)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_s)
+            try:
+                await self._step()
+            except Exception as error:
+                log.warning("%s: %s: %s (tried again in %g s)", self._name, type(error).__name__, error, self._every_s)
+
+    async def stop(self) -> None:
+        """End; a step under way is cancelled."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None

@@ -1,0 +1,267 @@
+"""Telemetry in one SQLite file: the embedded default. Several processes may write to the same file."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from engine.errors import BadInput, PointsRefused, StoreUnavailable
+from engine.message import Point
+from engine.stores import cursor as cursors
+from engine.stores.sqlite_schema import MAKE, VERSION, Names
+from engine.stores.timeseries import Page
+from engine.stores.values import INT64_MAX, INT64_MIN, json_text, point_problem
+
+Row = tuple[str, Any, float | None, float | None]
+Made = TypeVar("Made")
+
+BUSY_TIMEOUT_S: Final = 10.0
+"""How long a write waits for another process's transaction before the store counts as unavailable."""
+
+DELETE_SLICE: Final = 20_000
+"""Points deleted in one transaction, so that writers get in between."""
+
+_UPSERT = "INSERT OR REPLACE INTO ts_kv(device, key, ts, kind, value, lat, lon) VALUES (?,?,?,?,?,?,?)"
+_KEYS = """
+WITH RECURSIVE walk(key) AS (
+  SELECT min(key) FROM ts_kv WHERE device = ?1
+  UNION ALL
+  SELECT (SELECT min(key) FROM ts_kv WHERE device = ?1 AND key > walk.key) FROM walk WHERE walk.key IS NOT NULL)
+SELECT names.id, names.name FROM walk JOIN key_name AS names ON names.id = walk.key"""
+_NEWEST = "SELECT ts, kind, value, lat, lon FROM ts_kv WHERE device = ? AND key = ? ORDER BY ts DESC LIMIT 1"
+_RANGE = "SELECT ts, kind, value, lat, lon FROM ts_kv WHERE device = ? AND key = ? AND ts >= ? AND ts < ? ORDER BY ts "
+_SLICE = "SELECT ts FROM ts_kv WHERE device = ? AND key = ? ORDER BY ts LIMIT 1 OFFSET ?"
+
+
+class SqliteTimeseries:
+    """A `Timeseries` in the file `path`. `synchronous` FULL: a returned write survives a power cut; NORMAL: a crash."""
+
+    def __init__(self, path: str | Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
+        self._path = Path(path)
+        self._synchronous = synchronous
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._writes: ThreadPoolExecutor | None = None
+        self._reads: ThreadPoolExecutor | None = None
+        self._names = Names()
+
+    async def open(self) -> None:
+        """Open the file, and make it and its tables if they are missing; raises StoreUnavailable."""
+        if self._writes is not None:
+            return
+        self._writes = ThreadPoolExecutor(1, "sqlite-write")
+        self._reads = ThreadPoolExecutor(1, "sqlite-read")
+        try:
+            await self._run(self._writes, self._open_writer)
+            await self._run(self._reads, self._open_reader)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Finish what is under way and close the file."""
+        writes, reads = self._writes, self._reads
+        self._writes = self._reads = None
+        loop = asyncio.get_running_loop()
+        if reads is not None:
+            await loop.run_in_executor(reads, self._close_reader)
+            reads.shutdown(wait=False)
+        if writes is not None:
+            await loop.run_in_executor(writes, self._close_writer)
+            writes.shutdown(wait=False)
+
+    async def write(self, points: Sequence[Point]) -> None:
+        """Return when all points are durable; raises StoreUnavailable (none written) or PointsRefused (others are)."""
+        refused = await self._run(self._writes, lambda: self._write(points))
+        if refused:
+            raise PointsRefused(refused)
+
+    async def latest(self, tenant: str, device: str, keys: Sequence[str] | None = None) -> list[Point]:
+        """The newest point of each key, sorted by key."""
+        return await self._run(self._reads, lambda: self._latest(tenant, device, keys))
+
+    async def range(
+        self,
+        tenant: str,
+        device: str,
+        keys: Sequence[str] | None,
+        start_ms: int,
+        end_ms: int,
+        *,
+        limit: int = 1000,
+        newest_first: bool = False,
+        cursor: str = "",
+    ) -> Page:
+        """Points with start_ms <= ts < end_ms by time, then by ascending key in either direction."""
+        if limit < 1:
+            raise BadInput("limit must be at least 1")
+        behind = cursors.decode(tenant, device, newest_first, cursor) if cursor else None
+        start_ms, end_ms = max(start_ms, INT64_MIN), min(end_ms, INT64_MAX)
+        return await self._run(
+            self._reads, lambda: self._range(tenant, device, keys, start_ms, end_ms, limit, newest_first, behind)
+        )
+
+    async def delete_device(self, tenant: str, device: str) -> None:
+        """Forget every point of a device, a slice at a time."""
+        while await self._run(self._writes, lambda: self._delete_slice(tenant, device)):
+            pass
+
+    async def _run(self, executor: ThreadPoolExecutor | None, work: Callable[[], Made]) -> Made:
+        if executor is None:
+            raise StoreUnavailable("the SQLite store is not open")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(executor, work)
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"{self._path}: {error}") from error
+        except OSError as error:
+            raise StoreUnavailable(f"{self._path}: {error.strerror or error}") from error
+
+    # What follows runs in the executors' threads.
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, isolation_level=None, timeout=BUSY_TIMEOUT_S, check_same_thread=False, cached_statements=256
+        )
+        connection.execute("PRAGMA cache_size = -32768")
+        return connection
+
+    def _open_writer(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = db = self._connect()
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:  # the busy timeout does not cover the change to WAL, in which several first openers may meet
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        db.execute("PRAGMA wal_autocheckpoint = 4000")
+        db.execute("PRAGMA journal_size_limit = 67108864")
+        with _transaction(db):
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise StoreUnavailable(f"{self._path}: made by a newer version ({version}, this is {VERSION})")
+            for statement in MAKE:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _open_reader(self) -> None:
+        self._reader = self._connect()
+        self._reader.execute("PRAGMA query_only = 1")
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _write(self, points: Sequence[Point]) -> list[tuple[int, str]]:
+        assert self._writer is not None
+        refused: list[tuple[int, str]] = []
+        kept: list[tuple[Point, Row]] = []
+        for i, point in enumerate(points):
+            row = _row(point)
+            if row is None:
+                refused.append((i, point_problem(point) or "cannot be held"))
+            else:
+                kept.append((point, row))
+        if not kept:
+            return refused
+        with _transaction(self._writer) as db:
+            device_id, key_id, fresh = self._names.resolver(db)
+            # Keyed first: of points for the same place the last stands, and the sort never compares values.
+            rows = {(device_id(point.tenant, point.device), key_id(point.key), point.ts_ms): row for point, row in kept}
+            db.executemany(_UPSERT, [place + rows[place] for place in sorted(rows)])
+        self._names.learn(fresh)  # only now: the ids of a transaction that fell are nobody's
+        return refused
+
+    def _delete_slice(self, tenant: str, device: str) -> bool:
+        assert self._writer is not None
+        with _transaction(self._writer) as db:
+            found = self._names.find_device(db, tenant, device)
+            # Names stay: another process may hold the id, and its next points must be found under it.
+            key = (
+                None
+                if found is None
+                else db.execute("SELECT min(key) FROM ts_kv WHERE device = ?", (found,)).fetchone()[0]
+            )
+            if key is None:
+                return False
+            end = db.execute(_SLICE, (found, key, DELETE_SLICE)).fetchone()
+            db.execute(
+                "DELETE FROM ts_kv WHERE device = ? AND key = ? AND ts < ?"
+                if end
+                else "DELETE FROM ts_kv WHERE device = ? AND key = ?",
+                (found, key, *(end or ())),
+            )
+            return True
+
+    def _latest(self, tenant: str, device: str, keys: Sequence[str] | None) -> list[Point]:
+        with _snapshot(self._reader) as db:
+            found = self._names.find_device(db, tenant, device)
+            if found is None:
+                return []
+            points = []
+            for key_id, key in self._keys(db, found, keys):
+                row = db.execute(_NEWEST, (found, key_id)).fetchone()
+                if row is not None:
+                    points.append(_point(tenant, device, key, row))
+            return points
+
+    def _range(
+        self,
+        tenant: str,
+        device: str,
+        keys: Sequence[str] | None,
+        start_ms: int,
+        end_ms: int,
+        limit: int,
+        newest_first: bool,
+        behind: cursors.Position | None,
+    ) -> Page:
+        with _snapshot(self._reader) as db:
+            found = self._names.find_device(db, tenant, device)
+            if found is None:
+                return Page([])
+            sign = -1 if newest_first else 1
+
+            def rows(key_id: int, key: str) -> Iterator[tuple[int, str, Any]]:
+                start, end = _rest(start_ms, end_ms, key, newest_first, behind)
+                sql = _RANGE + ("DESC" if newest_first else "ASC")
+                for row in db.execute(sql, (found, key_id, start, end)):
+                    yield sign * row[0], key, row
+
+            # Each key's rows come in order and lazily: the merge reads one page and one row of each key more.
+            series = [rows(key_id, key) for key_id, key in self._keys(db, found, keys)]
+            page = list(islice(heapq.merge(*series, key=lambda row: row[:2]), limit + 1))
+            for rest in series:
+                rest.close()  # type: ignore[attr-defined]
+        points = [_point(tenant, device, key, row) for _, key, row in page[:limit]]
+        if len(page) <= limit:
+            return Page(points)
+        last = cursors.Position(points[-1].ts_ms, points[-1].key)
+        return Page(points, cursors.encode(tenant, device, newest_first, last))
+
+    def _keys(self, db: sqlite3.Connection, device: int, keys: Sequence[str] | None) -> list[tuple[int, str]]:
+        if keys is None:
+            found = db.execute(_KEYS, (device,)).fetchall()
+        else:
+            ids = ((self._names.find_key(db, key), key) for key in set(keys))
+            found = [(key_id, key) for key_id, key in ids if key_id is not None]
+        return sorted(found, key=lambda pair: pair[1])

@@ -1,0 +1,83 @@
+"""What a point's or an attribute's value may be, with its type letter. Every store holds to this, so that none lies."""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from typing import Any, Final
+
+from engine.errors import BadInput
+from engine.message import Point
+
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
+
+LETTERS: Final[dict[type, str]] = {bool: "b", int: "l", float: "d", str: "s", dict: "j", list: "j"}
+"""Python type to type letter: boolean, long, double, string, JSON. 42.0 stays a double and 73 a long (`G-16`, `TB-4`)."""
+
+_dump = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
+
+def letter(value: Any) -> str:
+    """The type letter of a value that a store can hold; raises BadInput for any other value."""
+    reason = problem(value)
+    if reason is not None:
+        raise BadInput(reason)
+    return LETTERS[type(value)]
+
+
+def json_text(value: Any) -> str:
+    """A dict or list as JSON text; raises BadInput for what JSON cannot say, NaN and infinity among it."""
+    try:
+        text = _dump(value)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise BadInput("not JSON: nested too deeply") from error
+    if not _encodes(text):
+        raise BadInput("not JSON: holds half a surrogate pair")
+    return text
+
+
+def problem(value: Any) -> str | None:
+    """Why no store can hold the value; None when they can."""
+    kind = type(value)
+    if kind is float:
+        return None if isfinite(value) else f"{value} is not a finite number"
+    if kind is bool:
+        return None
+    if kind is int:
+        return None if INT64_MIN <= value <= INT64_MAX else "integer does not fit into 64 bits"
+    if kind is str:
+        return None if _encodes(value) else "text holds half a surrogate pair"
+    if kind is dict or kind is list:
+        try:
+            json_text(value)
+        except BadInput as error:
+            return error.reason
+        return None
+    return f"a value cannot be of type {kind.__name__}"
+
+
+def point_problem(point: Point) -> str | None:
+    """Why no store can hold the point; None when they can."""
+    for what, name in (("tenant", point.tenant), ("device", point.device), ("key", point.key)):
+        if type(name) is not str or not name or not _encodes(name):
+            return f"{what} is not a name: {name!r}"
+    if type(point.ts_ms) is not int or not INT64_MIN <= point.ts_ms <= INT64_MAX:
+        return f"timestamp is not a 64-bit integer: {point.ts_ms!r}"
+    for what, degrees in (("lat", point.lat), ("lon", point.lon)):
+        if degrees is not None and (type(degrees) not in (float, int) or not isfinite(degrees)):
+            return f"{what} is not a finite number: {degrees!r}"
+    reason = problem(point.value)
+    return None if reason is None else f"key {point.key!r}: {reason}"
+
+
+def _encodes(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
