@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Annotated, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -51,13 +51,13 @@ class Catalogue(Protocol):
 class CallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Configuration of a node that stands for another chain."""
 
-    chain: str
+    chain: Annotated[str, msgspec.Meta(min_length=1, description="Name of the chain that runs here.")]
 
 
 class OutputConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Configuration of an output: the label it has for the calling chain; the node's own name if there is none."""
 
-    name: str = ""
+    name: Annotated[str, msgspec.Meta(description="Label for the calling chain; empty: the node's own name.")] = ""
 
 
 class Target(NamedTuple):
@@ -74,7 +74,8 @@ class NodeModel(msgspec.Struct, frozen=True):
     kind: str
     config: dict[str, Any]
     to: dict[str, list[Target]]
-    retry: RetryPolicy
+    retry: RetryPolicy | None
+    """None if the document's cannot be read."""
 
     @property
     def called(self) -> str:
@@ -112,7 +113,7 @@ def check_name(what: str, name: str) -> str:
     """Return `name` if it may name a chain or tenant; raises BadInput that says what a name looks like."""
     if not isinstance(name, str) or not _NAME.search(name):
         raise BadInput(
-            f"{name!r} cannot name a {what}: use 1 to 64 letters, digits, blanks and '_', '.', '-', no blank at the ends"
+            f"{name!r} cannot name a {what}: use 1 to 64 letters, digits, blanks, '_', '.', '-', no blank at the ends"
         )
     return name
 
@@ -131,10 +132,11 @@ def _read_node(name: str, value: object) -> NodeModel:
         relation: _read_targets(("nodes", name, "to", relation), targets)
         for relation, targets in _mapping(node.get("to")).items()
     }
+    retry: RetryPolicy | None
     try:
         retry = msgspec.convert(_mapping(node.get("retry")), RetryPolicy)
     except msgspec.ValidationError:
-        retry = RetryPolicy()
+        retry = None
     return NodeModel(name, _text(node.get("kind")), dict(_mapping(node.get("config"))), to, retry)
 
 
