@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from engine.errors import BadInput
+from engine.stores.values import INT64_MAX, INT64_MIN
 
 
 class Position(NamedTuple):
@@ -43,7 +44,7 @@ def decode(tenant: str, device: str, newest_first: bool, cursor: str) -> Positio
         raise BadInput("not a cursor") from error
     if wire.mark != _mark(tenant, device, newest_first):
         raise BadInput("the cursor belongs to another device or another direction")
-    if not -(2**63) <= wire.ts_ms < 2**63:
+    if not INT64_MIN <= wire.ts_ms < INT64_MAX:
         raise BadInput("not a cursor")
     return Position(wire.ts_ms, wire.key)
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from engine.errors import BadInput, PointsRefused, StoreUnavailable
 from engine.message import Point
 from engine.stores import cursor as cursors
-from engine.stores.sqlite_schema import MAKE, VERSION, Names
+from engine.stores.sqlite_rows import Row, point_of, row_of
+from engine.stores.sqlite_schema import MAKE, VERSION, Names, snapshot, transaction
 from engine.stores.timeseries import Page
-from engine.stores.values import INT64_MAX, INT64_MIN, json_text, point_problem
+from engine.stores.values import INT64_MAX, INT64_MIN, point_problem
 
-Row = tuple[str, Any, float | None, float | None]
 Made = TypeVar("Made")
 
 BUSY_TIMEOUT_S: Final = 10.0
@@ -149,7 +147,7 @@ class SqliteTimeseries:
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
         db.execute("PRAGMA wal_autocheckpoint = 4000")
         db.execute("PRAGMA journal_size_limit = 67108864")
-        with _transaction(db):
+        with transaction(db):
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > VERSION:
                 raise StoreUnavailable(f"{self._path}: made by a newer version ({version}, this is {VERSION})")
@@ -172,18 +170,17 @@ class SqliteTimeseries:
             self._reader = None
 
     def _write(self, points: Sequence[Point]) -> list[tuple[int, str]]:
-        assert self._writer is not None
         refused: list[tuple[int, str]] = []
         kept: list[tuple[Point, Row]] = []
         for i, point in enumerate(points):
-            row = _row(point)
+            row = row_of(point)
             if row is None:
                 refused.append((i, point_problem(point) or "cannot be held"))
             else:
                 kept.append((point, row))
         if not kept:
             return refused
-        with _transaction(self._writer) as db:
+        with transaction(_opened(self._writer)) as db:
             device_id, key_id, fresh = self._names.resolver(db)
             # Keyed first: of points for the same place the last stands, and the sort never compares values.
             rows = {(device_id(point.tenant, point.device), key_id(point.key), point.ts_ms): row for point, row in kept}
@@ -192,8 +189,7 @@ class SqliteTimeseries:
         return refused
 
     def _delete_slice(self, tenant: str, device: str) -> bool:
-        assert self._writer is not None
-        with _transaction(self._writer) as db:
+        with transaction(_opened(self._writer)) as db:
             found = self._names.find_device(db, tenant, device)
             # Names stay: another process may hold the id, and its next points must be found under it.
             key = (
@@ -213,7 +209,7 @@ class SqliteTimeseries:
             return True
 
     def _latest(self, tenant: str, device: str, keys: Sequence[str] | None) -> list[Point]:
-        with _snapshot(self._reader) as db:
+        with snapshot(_opened(self._reader)) as db:
             found = self._names.find_device(db, tenant, device)
             if found is None:
                 return []
@@ -221,7 +217,7 @@ class SqliteTimeseries:
             for key_id, key in self._keys(db, found, keys):
                 row = db.execute(_NEWEST, (found, key_id)).fetchone()
                 if row is not None:
-                    points.append(_point(tenant, device, key, row))
+                    points.append(point_of(tenant, device, key, row))
             return points
 
     def _range(
@@ -235,13 +231,13 @@ class SqliteTimeseries:
         newest_first: bool,
         behind: cursors.Position | None,
     ) -> Page:
-        with _snapshot(self._reader) as db:
+        with snapshot(_opened(self._reader)) as db:
             found = self._names.find_device(db, tenant, device)
             if found is None:
                 return Page([])
             sign = -1 if newest_first else 1
 
-            def rows(key_id: int, key: str) -> Iterator[tuple[int, str, Any]]:
+            def rows(key_id: int, key: str) -> Generator[tuple[int, str, Any], None, None]:
                 start, end = _rest(start_ms, end_ms, key, newest_first, behind)
                 sql = _RANGE + ("DESC" if newest_first else "ASC")
                 for row in db.execute(sql, (found, key_id, start, end)):
@@ -251,8 +247,8 @@ class SqliteTimeseries:
             series = [rows(key_id, key) for key_id, key in self._keys(db, found, keys)]
             page = list(islice(heapq.merge(*series, key=lambda row: row[:2]), limit + 1))
             for rest in series:
-                rest.close()  # type: ignore[attr-defined]
-        points = [_point(tenant, device, key, row) for _, key, row in page[:limit]]
+                rest.close()
+        points = [point_of(tenant, device, key, row) for _, key, row in page[:limit]]
         if len(page) <= limit:
             return Page(points)
         last = cursors.Position(points[-1].ts_ms, points[-1].key)
@@ -265,3 +261,19 @@ class SqliteTimeseries:
             ids = ((self._names.find_key(db, key), key) for key in set(keys))
             found = [(key_id, key) for key_id, key in ids if key_id is not None]
         return sorted(found, key=lambda pair: pair[1])
+
+
+def _opened(connection: sqlite3.Connection | None) -> sqlite3.Connection:
+    if connection is None:
+        raise StoreUnavailable("the SQLite store is not open")
+    return connection
+
+
+def _rest(start_ms: int, end_ms: int, key: str, newest_first: bool, behind: cursors.Position | None) -> tuple[int, int]:
+    """What is left of start <= ts < end for one key behind a position: a key after the last one still has that time."""
+    if behind is None:
+        return start_ms, end_ms
+    at_it_too = key > behind.key
+    if newest_first:
+        return start_ms, min(end_ms, behind.ts_ms + 1 if at_it_too else behind.ts_ms)
+    return max(start_ms, behind.ts_ms if at_it_too else behind.ts_ms + 1), end_ms

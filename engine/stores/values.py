@@ -13,7 +13,7 @@ INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 
 LETTERS: Final[dict[type, str]] = {bool: "b", int: "l", float: "d", str: "s", dict: "j", list: "j"}
-"""Python type to type letter: boolean, long, double, string, JSON. 42.0 stays a double and 73 a long (`G-16`, `TB-4`)."""
+"""Python type to type letter: boolean, long, double, string, JSON. 42.0 stays double, 73 long (`G-16`, `TB-4`)."""
 
 _dump = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 

@@ -1,0 +1,65 @@
+"""Points as SQLite rows and back."""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from typing import Any
+
+from engine.errors import BadInput
+from engine.message import Point
+from engine.stores.values import INT64_MAX, INT64_MIN, LETTERS, json_text
+
+Row = tuple[str, Any, float | None, float | None]
+"""Type letter, value, latitude, longitude."""
+
+
+def row_of(point: Point) -> Row | None:
+    """The row of a point, None if the store cannot hold it; `values.point_problem` then says why."""
+    key, device, tenant, value = point.key, point.device, point.tenant, point.value
+    kind = LETTERS.get(type(value))
+    if kind == "d":
+        if not isfinite(value):
+            return None
+    elif kind == "l":
+        if not INT64_MIN <= value <= INT64_MAX:
+            return None
+    elif kind == "j":
+        try:
+            value = json_text(value)
+        except BadInput:
+            return None
+    elif kind is None or (kind == "s" and not (value.isascii() or _encodes(value))):
+        return None
+    if type(key) is not str or type(device) is not str or type(tenant) is not str or type(point.ts_ms) is not int:
+        return None
+    if not (key and device and tenant and INT64_MIN <= point.ts_ms <= INT64_MAX):
+        return None
+    if not (key.isascii() and device.isascii() and tenant.isascii()) and not _encodes(key + device + tenant):
+        return None
+    lat, lon = point.lat, point.lon
+    if (lat is not None or lon is not None) and not (_is_degrees(lat) and _is_degrees(lon)):
+        return None
+    return kind, value, lat, lon
+
+
+def point_of(tenant: str, device: str, key: str, row: tuple[int, str, Any, float | None, float | None]) -> Point:
+    """The point of a row (timestamp, type letter, value, latitude, longitude)."""
+    ts_ms, kind, value, lat, lon = row
+    if kind == "b":
+        value = bool(value)
+    elif kind == "j":
+        value = json.loads(value)
+    return Point(tenant, device, key, ts_ms, value, lat, lon)
+
+
+def _is_degrees(value: Any) -> bool:
+    return value is None or (type(value) in (float, int) and isfinite(value))
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
