@@ -12,7 +12,7 @@ from chains.model import CALL, OUTPUT, Catalogue, pointer
 from chains.unit import Files, Secrets, Unit, check_unit
 from engine.errors import Finding
 from engine.node import Node
-from engine.plan import Plan, PlanNode
+from engine.plan import DEFAULT_RETRY, Plan, PlanNode
 
 Documents = Mapping[str, tuple[int, dict[str, Any]]]
 """Chain name to its version and document."""
@@ -80,11 +80,10 @@ def check_chain(
     given = secrets or (lambda secret: secret)
     if others is None:
         units = {name: check_unit(name, 0, document, catalogue, findings, tenant=tenant, files=files, secrets=given)}
-        link(name, units, findings)
     else:
         units = _check_units(tenant, name, documents, catalogue, findings, files, given)
-        if check_calls(name, units, documents, findings):
-            link(name, units, findings)
+    if check_calls(name, units, None if others is None else documents, findings):
+        link(name, units, findings)
     return findings.listed()
 
 
@@ -117,9 +116,9 @@ def _plan(tenant: str, deployment: int, graph: Graph) -> Plan:
     for old in graph.order:
         linked = graph.nodes[old]
         targets = {relation: [number[wire.to] for wire in wires] for relation, wires in linked.wires.items() if wires}
-        chain = linked.unit.model.name
-        node = linked.unit.nodes[linked.model.name]
-        nodes.append(PlanNode(linked.path, node, chain, linked.unit.version, targets, linked.model.retry))
+        unit, model = linked.unit, linked.model
+        retry = model.retry or DEFAULT_RETRY
+        nodes.append(PlanNode(linked.path, unit.nodes[model.name], unit.name, unit.version, targets, retry))
     return Plan(tenant, deployment, nodes, number[graph.start], needs_rounds([place.node for place in nodes]))
 
 

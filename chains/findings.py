@@ -64,4 +64,4 @@ def hint(name: str, known: Iterable[str]) -> str:
     if not choices:
         return ""
     listing = ", ".join(repr(choice) for choice in choices[:_LONGEST_LISTING])
-    return f"; there is {listing}" + (" …" if len(choices) > _LONGEST_LISTING else "")
+    return f" (known: {listing}" + (", …)" if len(choices) > _LONGEST_LISTING else ")")

@@ -72,17 +72,20 @@ class _Scope:
     outlets: dict[str, list[Wire]] = field(default_factory=dict)
 
 
-def check_calls(about: str, units: Mapping[str, Unit], known: Mapping[str, object], findings: Findings) -> bool:
-    """Check who calls whom, beginning at the chain `about`; True when all of it can be linked."""
+def check_calls(about: str, units: Mapping[str, Unit], known: Mapping[str, object] | None, findings: Findings) -> bool:
+    """Check who calls whom, beginning at the chain `about`; True when all of it can be linked.
+
+    `known` are all chains there are; None: calls of others than `units` are taken on trust.
+    """
     names = list(units)
     number = {name: i for i, name in enumerate(names)}
     calls = [[node for node in units[name].model.nodes.values() if node.called in units] for name in names]
     for name, unit in units.items():
         for node in unit.model.nodes.values():
-            if node.called and node.called not in units:
+            if node.called and node.called not in units and known is not None:
                 place = pointer("nodes", node.name, "config", "chain")
                 findings.add(name, place, f"there is no chain {node.called!r}", node.called, known)
-            elif node.called:
+            elif node.called in units:
                 _check_labels(name, node, units[node.called].model.outputs(), findings)
     order, loops = walk([[number[node.called] for node in row] for row in calls], [number[about]])
     for loop in loops:
@@ -163,7 +166,7 @@ def _wires(scope: _Scope, name: str, targets: list[Target]) -> list[Wire]:
     """Where connections of a node lead, each linked node once (several outputs may come out at the same place)."""
     found: dict[int, Wire] = {}
     for target in targets:
-        step = Step(scope.depth, scope.unit.model.name, name, target.pointer)
+        step = Step(scope.depth, scope.unit.name, name, target.pointer)
         for wire in _enter(scope, target.node, (step,)):
             found.setdefault(wire.to, wire)
     return list(found.values())
@@ -185,7 +188,7 @@ def _enter(scope: _Scope, name: str, steps: tuple[Step, ...]) -> list[Wire]:
 
 
 def _outlet(scope: _Scope, label: str) -> list[Wire]:
-    """What the caller wired under a label of this chain: nothing for a root, whose outputs are found wrong elsewhere."""
+    """What the caller wired under a label of this chain; nothing for a root."""
     if scope.caller is None or scope.call is None:
         return []
     found = scope.outlets.get(label)

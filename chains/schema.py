@@ -86,14 +86,14 @@ def chain_schema(catalogue: Catalogue) -> dict[str, Any]:
 
 
 def validate(document: object, catalogue: Catalogue) -> Iterator[Finding]:
-    """Everything in which a document is not of the chain schema, in plain words."""
+    """Everything in which a document is not of the chain schema, in plain words, sorted by place."""
     validator = _validators.get(catalogue)
     if validator is None:
         schema = chain_schema(catalogue)
         Draft202012Validator.check_schema(schema)
         # An empty registry: a reference to anywhere outside the schema is an error, not a download.
         validator = _validators[catalogue] = Draft202012Validator(schema, registry=Registry())
-    for error in validator.iter_errors(document):
+    for error in sorted(validator.iter_errors(document), key=lambda error: [str(step) for step in error.absolute_path]):
         yield from explain(error)
 
 

@@ -55,8 +55,9 @@ class Place:
 class Unit:
     """A chain ready to be linked. Nodes that could not be built are absent; a finding says why."""
 
-    model: ChainModel
+    name: str
     version: int
+    model: ChainModel
     nodes: dict[str, Node] = field(default_factory=dict)
     kinds: dict[str, type[Node]] = field(default_factory=dict)
 
@@ -83,26 +84,28 @@ def check_unit(
         # Said before anything else is looked at: checking a hundred thousand nodes is work for an attacker.
         message = f"has {len(model.nodes)} nodes; at most {MAX_NODES} are possible: let it call other chains"
         findings.add(name, "/nodes", message)
-        return Unit(ChainModel(name, "", "", {}, {}), version)
-    unit = Unit(model, version)
-    wrong: list[str] = []
+        return Unit(name, version, ChainModel(name, "", "", {}, {}))
+    unit = Unit(name, version, model)
+    wrong: set[str] = set()
     for place, message in validate(document, catalogue):
-        wrong.append(place)
+        wrong.add("/".join(place.split("/")[:4]))  # /nodes/<name>/<part>
         findings.add(name, place, message)
     if model.name and model.name != name:
         findings.add(name, "/chain", f"this is stored as chain {name!r}, but names itself {model.name!r}")
     for node in model.nodes.values():
+        here, config, retry = (pointer("nodes", node.name, *part) for part in ((), ("config",), ("retry",)))
+        if node.retry is None and not wrong & {here, retry}:
+            findings.add(name, retry, "has a number of the wrong kind: attempts are whole, 5 and not 5.0")
         kind = None if node.kind in (CALL, OUTPUT) else catalogue.get(node.kind)
         if kind is None:
             continue
         unit.kinds[node.name] = kind
-        base = pointer("nodes", node.name, "config")
-        if any(place == base or place.startswith(base + "/") for place in wrong):
+        if wrong & {here, config}:
             continue
         build = Place(tenant, name, node.name, model.files, files, secrets)
         built, found = _build(kind, node.config, build)
         for place, message in found:
-            findings.add(name, base + place, message)
+            findings.add(name, config + place, message)
         if built is not None:
             unit.nodes[node.name] = built
     _check_connections(name, unit, findings)
@@ -149,7 +152,7 @@ def _check_connections(name: str, unit: Unit, findings: Findings) -> None:
         if nodes[start].kind == OUTPUT:
             findings.add(name, "/start", f"the start {start!r} is an output: the chain would do nothing")
         _check_reach(name, unit, findings)
-    elif start:
+    elif start and nodes:
         findings.add(name, "/start", f"there is no node {start!r} to start at", start, nodes)
 
 
@@ -177,7 +180,5 @@ def _check_reach(name: str, unit: Unit, findings: Findings) -> None:
                     todo.append(target.node)
     for node in nodes:
         if node not in reached:
-            message = (
-                f"no message ever gets to {node!r}: connect it to what starts at {unit.model.start!r}, or remove it"
-            )
+            message = f"no message ever gets to {node!r}: connect it, or remove it"
             findings.add(name, pointer("nodes", node), message)
