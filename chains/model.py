@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -46,18 +46,6 @@ class Catalogue(Protocol):
     def kinds(self) -> Iterable[str]:
         """The names of all kinds."""
         ...
-
-
-class CallConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Configuration of a node that stands for another chain."""
-
-    chain: Annotated[str, msgspec.Meta(min_length=1, description="Name of the chain that runs here.")]
-
-
-class OutputConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Configuration of an output: the label it has for the calling chain; the node's own name if there is none."""
-
-    name: Annotated[str, msgspec.Meta(description="Label for the calling chain; empty: the node's own name.")] = ""
 
 
 class Target(NamedTuple):

@@ -11,18 +11,16 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 
 from chains.model import (
-    CALL,
     MAX_NODES,
     MAX_TARGETS,
     NAME_PATTERN,
     NODE_NAME_PATTERN,
     OUTPUT,
-    CallConfig,
     Catalogue,
-    OutputConfig,
 )
 from chains.wording import explain
 from engine.errors import Finding
+from engine.node import NodeSpec
 from engine.outcomes import FAILURE
 from engine.plan import RetryPolicy
 
@@ -33,16 +31,14 @@ _validators: weakref.WeakKeyDictionary[Catalogue, Draft202012Validator] = weakre
 
 def chain_schema(catalogue: Catalogue) -> dict[str, Any]:
     """The schema of chain documents whose nodes are of the catalogue's kinds; each kind has its own configuration."""
-    configs: dict[str, type[msgspec.Struct]] = {kind: _spec_config(catalogue, kind) for kind in _kinds(catalogue)}
+    specs = [node.spec for kind in sorted(catalogue.kinds()) if (node := catalogue.get(kind)) is not None]
     components, definitions = msgspec.json.schema_components(
-        [*configs.values(), RetryPolicy], ref_template="#/$defs/config.{name}"
+        [*(spec.config for spec in specs), RetryPolicy], ref_template="#/$defs/config.{name}"
     )
     *references, retry = components
     for definition in definitions.values():
         _close(definition)
-    cases = [
-        _kind_case(catalogue, kind, reference, definitions) for kind, reference in zip(configs, references, strict=True)
-    ]
+    cases = [_kind_case(spec, reference, definitions) for spec, reference in zip(specs, references, strict=True)]
     return {
         "$schema": DIALECT,
         "title": "Rule chain",
@@ -73,7 +69,7 @@ def chain_schema(catalogue: Catalogue) -> dict[str, Any]:
             },
         },
         "$defs": {
-            "node": _node(sorted(configs), retry, cases),
+            "node": _node([spec.kind for spec in specs], retry, cases),
             "targets": {
                 "anyOf": [
                     {"type": "string"},
@@ -97,18 +93,6 @@ def validate(document: object, catalogue: Catalogue) -> Iterator[Finding]:
         yield from explain(error)
 
 
-def _kinds(catalogue: Catalogue) -> list[str]:
-    return sorted({*catalogue.kinds(), CALL, OUTPUT})
-
-
-def _spec_config(catalogue: Catalogue, kind: str) -> type[msgspec.Struct]:
-    if kind in (CALL, OUTPUT):
-        return CallConfig if kind == CALL else OutputConfig
-    node = catalogue.get(kind)
-    assert node is not None, f"the catalogue lists {kind!r} but does not have it"
-    return node.spec.config
-
-
 def _node(kinds: list[str], retry: dict[str, Any], cases: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "type": "object",
@@ -129,23 +113,14 @@ def _node(kinds: list[str], retry: dict[str, Any], cases: list[dict[str, Any]]) 
     }
 
 
-def _kind_case(
-    catalogue: Catalogue, kind: str, reference: dict[str, Any], definitions: dict[str, Any]
-) -> dict[str, Any]:
-    then: dict[str, Any] = {"properties": {"config": reference}}
-    if definitions[reference["$ref"].rpartition(".")[2]].get("required"):
+def _kind_case(spec: NodeSpec, reference: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    then: dict[str, Any] = {"description": spec.summary, "properties": {"config": reference}}
+    if definitions[reference["$ref"].removeprefix("#/$defs/config.")].get("required"):
         then["required"] = ["config"]
-    node = None if kind in (CALL, OUTPUT) else catalogue.get(kind)
-    if node is not None:
-        then["description"] = node.spec.summary
-        relations = {relation.name: {"description": relation.when} for relation in node.spec.relations}
-        then["properties"]["to"] = {"properties": {FAILURE: {}, **relations}}
-    elif kind == CALL:
-        then["description"] = "Runs another chain; what its outputs give goes on under their labels."
-    else:
-        then["description"] = "Gives the message back to the calling chain."
-        then["properties"]["to"] = {"maxProperties": 0}
-    return {"if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]}, "then": then}
+    relations = {relation.name: {"description": relation.when} for relation in spec.relations}
+    to = {"properties": {FAILURE: {}, **relations}} if spec.kind != OUTPUT else {"maxProperties": 0}
+    then["properties"]["to"] = to
+    return {"if": {"properties": {"kind": {"const": spec.kind}}, "required": ["kind"]}, "then": then}
 
 
 def _close(schema: Any) -> None:

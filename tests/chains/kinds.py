@@ -10,6 +10,8 @@ import msgspec
 from engine.errors import BadInput, Finding, ScriptError
 from engine.node import Build, CallNode, Node, NodeSpec, Relation
 from engine.outcomes import FAILURE, SUCCESS
+from nodes.chain import Chain
+from nodes.output import Output
 
 DONE = (Relation(SUCCESS, "It is done."), Relation(FAILURE, "It is not."))
 
@@ -133,7 +135,7 @@ class Kinds:
         return self._kinds
 
 
-CATALOGUE = Kinds(Step, Script, State, Delay, Call)
+CATALOGUE = Kinds(Step, Script, State, Delay, Call, Chain, Output)
 
 
 def chain(name: str, start: str, **nodes: Any) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def test_each_kind_brings_its_configuration_and_relations_into_the_schema() -> N
     assert cases["step"]["properties"]["config"] == {"$ref": "#/$defs/config.StepConfig"}
     assert list(cases["step"]["properties"]["to"]["properties"]) == ["Failure", "Success"]
     assert cases["script"]["required"] == ["config"]
-    assert cases["chain"]["properties"]["config"] == {"$ref": "#/$defs/config.CallConfig"}
+    assert cases["chain"]["properties"]["config"] == {"$ref": "#/$defs/config.nodes.chain.Config"}
     assert schema["$defs"]["config.StepConfig"]["additionalProperties"] is False
 
 
