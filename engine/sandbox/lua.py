@@ -17,11 +17,11 @@ import msgspec
 from lupa import lua54
 
 from engine.errors import ScriptError
-from engine.outcomes import Retry
 from engine.sandbox.script import (
     DEPTH_MAX,
     RESULT_BYTES_MAX,
     Call,
+    asked_retry,
     budget_error,
     find_integer_beyond,
     memory_error,
@@ -51,7 +51,7 @@ class LuaScript:
 
     def __init__(self, source: str, *, name: str, budget_s: float, memory_bytes: int) -> None:
         self._source = normal_source(source).encode()
-        self._name = name
+        self.name = name
         self._budget_s = budget_s
         self._memory_bytes = memory_bytes
         self._run: Any = None
@@ -82,7 +82,7 @@ class LuaScript:
             return memory_error(self._memory_bytes)
         except lua54.LuaError as error:
             self._run = None  # the prelude lets no error out, so this runtime is not to be trusted any more
-            return ScriptError(f"script engine failed: {_text(error)}")
+            return ScriptError(f"script engine of {self.name} failed: {_text(error)}")
         if status == b"ok":
             return _decode(rest[0])
         return self._problem(call, status, rest)
@@ -91,7 +91,7 @@ class LuaScript:
         if status == b"error":
             return ScriptError(rest[0].decode(errors="replace"), int(rest[1]))
         if status == b"retry":
-            return Retry(rest[1].decode(errors="replace"), rest[0])
+            return asked_retry(rest[0], rest[1].decode(errors="replace"))
         if status == b"wide":
             return _too_wide(call)
         self._run = None  # full of what the script left behind

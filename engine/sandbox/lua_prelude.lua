@@ -521,7 +521,9 @@ local safe = {
     return setmetatable(t, LIST)
   end,
   retry = function(after_s, reason)
-    wanted = {after_s = tonumber(after_s), reason = tostring(reason or "")}
+    local seconds = tonumber(after_s)
+    if after_s ~= nil and not seconds then error("retry takes seconds and a reason", 0) end
+    wanted = {after_s = seconds, reason = sub(tostring(reason or ""), 1, 1000)}
     error("retry", 0)
   end,
 }

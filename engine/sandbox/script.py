@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, get_args
 
 from engine.errors import ScriptError
+from engine.outcomes import Retry
 
 Lang = Literal["lua", "js"]
 LANGS: Final[tuple[str, ...]] = get_args(Lang)
@@ -36,6 +38,9 @@ class Call(NamedTuple):
 class Script(Protocol):
     """A script that compiles. Its runtime is made at the first run; one instance serves one thread."""
 
+    name: str
+    """Whose script it is, e.g. `chain/node`."""
+
     def run(self, calls: Sequence[Call], progress: Callable[[], None]) -> list[Any]:
         """Run the script once per call and give one result each, in their order.
 
@@ -51,7 +56,7 @@ def compile_script(
 ) -> Script:
     """Make a script of a source text; raises ScriptError with the line in that text if it does not compile.
 
-    `name` says in error texts whose script it is. A message has `budget_s` seconds of the process's processor time
+    A message has `budget_s` seconds of the process's processor time
     (not of the wall clock, so that a busy machine fails nobody) and the runtime `memory_bytes` of memory.
     """
     if lang == "lua":
@@ -106,6 +111,13 @@ def find_integer_beyond(value: Any, largest: int, path: str = "msg") -> str | No
         elif isinstance(found, int) and abs(found) > largest:
             return where
     return None
+
+
+def asked_retry(after_s: Any, reason: str) -> Retry | ScriptError:
+    """What `retry(after_s, reason)` of a script comes to: seconds are a finite number from 0 on, or nothing."""
+    if after_s is not None and (not isinstance(after_s, int | float) or not math.isfinite(after_s) or after_s < 0):
+        return ScriptError("retry takes seconds from 0 on and a reason")
+    return Retry(reason[:1000], after_s)
 
 
 def budget_error(budget_s: float) -> ScriptError:
