@@ -202,13 +202,15 @@ class _Walk:
                 out.points = [pair for pair in out.points if pair[0] not in gone]
                 out.effects = [pair for pair in out.effects if pair[0] not in gone]
         self._collect(batch, out)
+        if sum(map(len, emitted.values())) > len(told):
+            emitted = _number_copies(at, emitted)
         back = False
         for relation, pairs in emitted.items():
             if pairs:
                 back |= self._send(at, plan_node, relation, pairs, batch)
         for i, reason in out.failed.items():
             if FAILURE in plan_node.targets and i not in out.retried:
-                position, message = batch[i]
+                message = batch[i][1]
                 failed = replace(message, metadata={**message.metadata, "error": reason})
                 back |= self._send(at, plan_node, FAILURE, [(i, failed)], batch, reason)
         return back
@@ -289,11 +291,11 @@ class _Walk:
             return False
         back = False
         placed = [(batch[i][0], message) for i, message in pairs]
-        if len({i for i, _ in pairs}) != len(pairs):
-            placed = _number_copies(placed)
         for copy, target in enumerate(targets):
             if copy:
-                mine = [(position, replace(message, copy=f"{message.copy}.{copy}")) for position, message in placed]
+                mine = [
+                    (position, replace(message, copy=f"{message.copy}.{at}-{copy}")) for position, message in placed
+                ]
             else:
                 mine = placed
             if target <= at:
@@ -338,7 +340,7 @@ class _Walk:
         self, position: int, message: Message, plan_node: PlanNode, reason: str, resumed: Resumed | None = None
     ) -> None:
         letter = DeadLetter(
-            f"{message.id}{message.copy}",
+            f"{message.id}{message.copy}:{message.hops}",
             replace(message, node=plan_node.name),
             plan_node.name,
             plan_node.chain,
@@ -374,15 +376,16 @@ def _reason(plan_node: PlanNode, error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _number_copies(placed: list[Placed]) -> list[Placed]:
-    """A node that made several messages of one: each becomes a copy of its own."""
-    seen: dict[tuple[int, str], int] = {}
-    numbered = []
-    for position, message in placed:
-        key = (position, message.copy)
-        count = seen.get(key, 0)
-        seen[key] = count + 1
-        numbered.append((position, replace(message, copy=f"{message.copy}.m{count}") if count else message))
+def _number_copies(at: int, emitted: dict[str, list[Placed]]) -> dict[str, list[Placed]]:
+    """A node that made several messages of one, or sent one along several relations: each becomes a copy of its own."""
+    seen: dict[int, int] = {}
+    numbered: dict[str, list[Placed]] = {}
+    for relation, pairs in emitted.items():
+        mine = numbered[relation] = []
+        for i, message in pairs:
+            count = seen.get(i, 0)
+            seen[i] = count + 1
+            mine.append((i, replace(message, copy=f"{message.copy}.{at}m{count}") if count else message))
     return numbered
 
 
@@ -393,9 +396,11 @@ def _move(single: Outcomes, out: Outcomes, i: int) -> None:
             out.emit(i, relation, message)
     out.points += [(i, point) for _, point in single.points]
     out.effects += [(i, effect) for _, effect in single.effects]
-    for mine, theirs in (
-        (single.failed, out.failed), (single.retried, out.retried),
-        (single.discarded, out.discarded), (single.parked, out.parked),
-    ):  # fmt: skip
-        if 0 in mine:
-            theirs[i] = mine[0]  # type: ignore[index]
+    if single.failed:
+        out.failed[i] = single.failed[0]
+    if single.retried:
+        out.retried[i] = single.retried[0]
+    if single.discarded:
+        out.discarded[i] = single.discarded[0]
+    if single.parked:
+        out.parked[i] = single.parked[0]

@@ -1,0 +1,207 @@
+"""Commands of a commit: what a batch's Effects mean for one partition, as the closed list that commit.lua runs.
+
+No command here can err on keys that only we write: the script has no way back in the middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from engine.effects import DeadLetter, Effects, Step
+from engine.entries import Item, LaneItem, Parked, encode
+from engine.lanes import Lane, backoff_s
+from engine.leases import Owned
+from engine.message import Message, Point, now_ms
+from engine.outcomes import Command, Hint, Index, Reply, Write
+from engine.redis_scripts import COMMIT
+from engine.stores.commands import MAX_A_DEVICE, Queued
+from engine.wire import Argument, call
+
+MAX_POINTS_A_BLOB = 2000
+MAX_ARGUMENTS = 7000
+"""Lua's `unpack` takes no more."""
+
+BUS = "rm:bus"
+
+Line = tuple[Argument, ...]
+
+
+@dataclass(slots=True)
+class Commit:
+    """One partition's commit, and what its owner does once Redis has said yes."""
+
+    owned: Owned
+    next_id: bytes = b""
+    """First entry to keep; empty trims nothing."""
+    lines: list[Line] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
+    parked: list[Parked] = field(default_factory=list)
+    after_store: list[Line] = field(default_factory=list)
+    """Notices to callers who wait until their points are in the store."""
+    lanes: dict[str, Lane | None] = field(default_factory=dict)
+    """Lanes as they are after the commit; None: closed."""
+    spooled_bytes: int = 0
+    steps: list[Step] = field(default_factory=list)
+
+    def command(self) -> tuple[Argument, ...]:
+        """The script call. Calling it again after a lost reply does no harm."""
+        owned, keys = self.owned, self.owned.keys
+        names = (keys.inbox, keys.lease, keys.commit, keys.points, keys.spooled, keys.command_ids)
+        arguments: list[Argument] = []
+        for line in self.lines:
+            arguments.append(len(line))
+            arguments += line
+        return call(COMMIT, names, owned.owner, owned.commit + 1, self.next_id, *arguments)
+
+
+def compose(
+    commits: dict[int, Commit], where: Sequence[int], ran: Sequence[tuple[int, Item]], effects: Effects
+) -> None:
+    """Add what a run did to the commits of its partitions; `where` gives the partition of each position."""
+    stored: set[int] = set()
+    for position, point in effects.points:
+        commits[where[position]].points.append(point)
+        stored.add(position)
+    _writes(commits, where, effects)
+    waiting = _last_waiting(effects)
+    for position, request in effects.parked:
+        message = request.message
+        if message.awaited and waiting.get(position) is not request:
+            message = replace(message, awaited=False)
+        commit = commits[where[position]]
+        parked = Parked(
+            f"{message.id}{message.copy}:{message.hops}",
+            message,
+            request.kind,
+            request.due_ms,
+            ((commit.owned.commit + 1) << 20) + len(commit.parked),
+        )
+        _park(commit, parked)
+        if request.command is not None:
+            _queue(commit, message, request.command, parked.id)
+    for position, letter in effects.dead:
+        bury(commits[where[position]], letter)
+    _lanes(commits, where, effects, waiting)
+    for position, item in ran:
+        if item.message.awaited:
+            _tell_end(commits[where[position]], position, item.message, effects, stored)
+
+
+def _writes(commits: dict[int, Commit], where: Sequence[int], effects: Effects) -> None:
+    fields: dict[tuple[int, str], dict[str, bytes | None]] = {}
+    for position, message, effect in effects.effects:
+        commit = commits[where[position]]
+        keys = commit.owned.keys
+        if isinstance(effect, Write):
+            key = keys.state(effect.table, message.originator)
+            fields.setdefault((where[position], key), {})[effect.field] = effect.value
+        elif isinstance(effect, Index):
+            index = keys.index(effect.table, message.tenant)
+            if effect.score is None:
+                commit.lines.append(("ZREM", index, effect.member))
+            else:
+                commit.lines.append(("ZADD", index, effect.score, effect.member))
+        elif isinstance(effect, Hint):
+            hint = encode((effect.kind, message.tenant, message.originator, effect.body))
+            commit.lines.append(("PUBLISH", BUS, hint))
+        elif isinstance(effect, Reply):
+            if message.reply_to:
+                commit.lines.append(notice(message.reply_to, "reply", effect.data, effect.error))
+        else:
+            _queue(commit, message, effect, "")
+    for (partition, key), values in fields.items():
+        lines = commits[partition].lines
+        kept = [part for name, value in values.items() if value is not None for part in (name, value)]
+        gone = [name for name, value in values.items() if value is None]
+        lines += [("HSET", key, *kept[i : i + MAX_ARGUMENTS - 1000]) for i in range(0, len(kept), MAX_ARGUMENTS - 1000)]
+        if gone:
+            lines.append(("HDEL", key, *gone))
+
+
+def _last_waiting(effects: Effects) -> dict[int, object]:
+    """Of the copies of an awaited message that go on waiting, the last one carries the duty to tell the end."""
+    last: dict[int, object] = {}
+    last.update(effects.parked)
+    last.update((position, item) for position, item, _ in effects.lanes)
+    return last
+
+
+def _park(commit: Commit, parked: Parked) -> None:
+    keys = commit.owned.keys
+    commit.lines.append(("HSET", keys.parked, parked.id, encode(parked)))
+    commit.lines.append(("ZADD", keys.due, parked.due_ms, parked.id))
+    commit.parked.append(parked)
+
+
+def _queue(commit: Commit, message: Message, command: Command, parked: str) -> None:
+    key = commit.owned.keys.commands(message.originator)
+    queued = Queued(command.name, command.payload, now_ms(), command.expires_ms, command.oneway, parked)
+    commit.lines.append(
+        ("@command", key, message.tenant, message.originator, encode(queued), command.expires_ms, MAX_A_DEVICE)
+    )
+
+
+def bury(commit: Commit, letter: DeadLetter) -> None:
+    """Keep a message that ended in failure."""
+    keys, blob = commit.owned.keys, encode(letter)
+    commit.lines.append(("HSET", keys.dead, letter.id, blob))
+    commit.lines.append(("ZADD", keys.index("dead", letter.message.tenant), letter.at_ms, letter.id))
+    commit.lines.append(("INCRBY", keys.dead_bytes, len(blob)))
+
+
+def _lanes(commits: dict[int, Commit], where: Sequence[int], effects: Effects, waiting: dict[int, object]) -> None:
+    for position, item, reason in effects.lanes:
+        commit = commits[where[position]]
+        message = item.message
+        known = item
+        if message.awaited and waiting.get(position) is not item:
+            known = LaneItem(replace(message, awaited=False), item.resumed, item.attempts, item.since_ms)
+        join_lane(commit, known)
+        if reason or item.attempts:
+            lane = commit.lanes[message.originator]
+            assert lane is not None
+            after_s = effects.retry_after_s.get(message.originator)
+            lane.due_ms = now_ms() + int(backoff_s(max(item.attempts, 1), after_s) * 1000)
+
+
+def join_lane(commit: Commit, item: LaneItem) -> None:
+    """Append a message to its originator's lane, opening it if need be."""
+    message = item.message
+    lane = commit.lanes.get(message.originator) or commit.owned.lanes.get(message.originator)
+    lane = Lane(message.tenant, now_ms()) if lane is None else replace(lane)
+    lane.length += 1
+    commit.lanes[message.originator] = lane
+    commit.lines.append(("RPUSH", commit.owned.keys.lane(message.originator), encode(item)))
+
+
+def lane_lines(commit: Commit) -> list[Line]:
+    """The commands that keep the hash of open lanes; made last, when every lane's state is known."""
+    keys = commit.owned.keys
+    return [
+        ("HDEL", keys.lanes, originator) if lane is None else ("HSET", keys.lanes, originator, encode(lane))
+        for originator, lane in commit.lanes.items()
+    ]
+
+
+def point_lines(commit: Commit) -> list[Line]:
+    """The commands that spool the batch's points."""
+    return [
+        ("@points", encode(commit.points[i : i + MAX_POINTS_A_BLOB]))
+        for i in range(0, len(commit.points), MAX_POINTS_A_BLOB)
+    ]
+
+
+def _tell_end(commit: Commit, position: int, message: Message, effects: Effects, stored: set[int]) -> None:
+    if position in effects.unfinished or not message.reply_to:
+        return
+    line = notice(message.reply_to, "end", None, effects.failures.get(position, ""))
+    (commit.after_store if position in stored else commit.lines).append(line)
+
+
+def notice(reply_to: str, kind: str, data: object, error: str) -> Line:
+    """Tell a waiting caller something: `kind` is "reply" (the answer) or "end" (every copy has ended)."""
+    process, _, number = reply_to.partition("/")
+    return ("PUBLISH", f"rm:reply:{process}", encode((number, kind, data, error)))

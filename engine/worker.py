@@ -1,0 +1,417 @@
+"""A worker: owns partitions, reads them from the head, runs batches, commits. One batch at a time.
+
+The stream is the work left: a commit trims what it finished, so a stale owner, a cancelled read or a dead client
+cannot take an entry with it. One XREAD goes over all owned partitions, in the same write as the last batch's commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from engine import metrics
+from engine.batch import BatchRunner
+from engine.commit import Commit, Line
+from engine.deployments import Deployments, Plans
+from engine.entries import Item, UnknownEntryError, unpack_entry
+from engine.failpoints import failpoint
+from engine.lanes import decode_lane
+from engine.lanework import due_lanes, run_lane
+from engine.leases import Leases, Owned
+from engine.message import now_ms
+from engine.node import Product
+from engine.outward import Outward
+from engine.parked import Timers
+from engine.points import PointsWriter, following
+from engine.recovery import recover
+from engine.state import State
+from engine.stores.timeseries import Timeseries
+from engine.tail import Tail
+from engine.watch import Progress
+from engine.wire import Argument, Reply, Subscriber, Wire, failed
+
+log = logging.getLogger("rulemill.worker")
+
+MAX_BATCH = 5000
+BLOCK_MS = 250
+ADJUST_EVERY_S = 1.0
+STUCK_S = 60.0
+"""A batch that takes longer is no progress, even while the loop turns."""
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerParts:
+    """What the composition root hands a worker."""
+
+    url: str
+    name: str
+    partitions: int
+    plans: Plans
+    store: Timeseries
+    store_name: str
+    product: Callable[[str, str], Awaitable[Product | None]]
+    secret: Callable[[str, str], str | None]
+
+
+class Worker:
+    """One worker process's engine."""
+
+    def __init__(self, parts: WorkerParts) -> None:
+        self._parts = parts
+        self._wire = Wire(parts.url, f"{parts.name}-main")
+        self._side = Wire(parts.url, f"{parts.name}-side")
+        self._leases = Leases(parts.url, parts.name, parts.partitions, self._side)
+        self._outward = Outward(self._side, parts.plans.plan_for, parts.secret)
+        self._timers = Timers(self._side, self._outward.add)
+        self._writer = PointsWriter(self._side, parts.store, parts.store_name)
+        self._progress = Progress()
+        self._tail = Tail(self._side)
+        deployments = Deployments(parts.plans)
+        self._runner = BatchRunner(
+            plans=parts.plans, deployments=deployments, state=State(self._side, parts.partitions),
+            product=parts.product, secret=parts.secret, progress=self._progress,
+            room=self._outward.room, tail=self._tail,
+        )  # fmt: skip
+        self._deployed = Subscriber(
+            parts.url, f"{parts.name}-deployed", ["rm:deployed"], lambda _, tenant: deployments.moved(tenant.decode())
+        )
+        self._owned: dict[int, Owned] = {}
+        self._shunned: dict[int, float] = {}
+        self._stopping = False
+        self._adjusted = 0.0
+        self._busy_since = 0.0
+        self._read_count = 4
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Connect and begin; returns when the worker reads."""
+        await self._parts.store.open()
+        await self._wire.execute([("PING",)])
+        await asyncio.to_thread(self._leases.start)
+        await self._deployed.start()
+        self._timers.start()
+        self._writer.start()
+        self._tasks = [
+            asyncio.create_task(self._tick(), name="worker-tick"),
+            asyncio.create_task(self._tail.watch(), name="worker-tail"),
+            asyncio.create_task(self._run(), name="worker"),
+        ]
+        self._progress.ready()
+
+    async def stop(self) -> None:
+        """Finish the batch in hand, write the points in memory, give the partitions back in order."""
+        self._stopping = True
+        if not self._tasks:
+            return
+        await asyncio.wait([self._tasks[-1]], timeout=5.0)
+        await asyncio.gather(self._outward.stop(), self._writer.stop(finish_s=3.0))
+        await self._timers.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        try:
+            for owned in list(self._owned.values()):
+                await self._leases.release(owned)
+        except RedisConnectionError as error:
+            log.warning("leases are left to expire: %s", error)
+        await asyncio.to_thread(self._leases.stop)
+        await self._deployed.stop()
+        await self._parts.store.close()
+        await self._wire.close()
+        await self._side.close()
+
+    async def wait(self) -> None:
+        """Return or raise when the worker has ended by itself."""
+        await self._tasks[-1]
+
+    async def _tick(self) -> None:
+        while True:
+            late = time.perf_counter()
+            await asyncio.sleep(0.25)
+            metrics.LOOP_LAG_S.set(max(0.0, time.perf_counter() - late - 0.25))
+            if not self._busy_since or time.monotonic() - self._busy_since < STUCK_S:
+                self._progress()
+
+    # The loop
+
+    async def _run(self) -> None:
+        commits: dict[int, Commit] = {}
+        while True:
+            try:
+                if commits and self._upkeep_due():
+                    await self._commit(commits)
+                    commits = {}
+                if not commits:
+                    await self._adjust()
+                    await self._lanes()
+                entries = await self._commit_and_read(commits)
+                commits = {}
+                if entries:
+                    commits = await self._batch(entries)
+                elif self._stopping:
+                    return
+                if self._stopping:
+                    await self._commit(commits)
+                    return
+            except RedisConnectionError as error:
+                log.warning("worker waits for Redis: %s", error)
+                await self._forget_reads(commits)
+                commits = {}
+                await asyncio.sleep(0.25)
+
+    def _upkeep_due(self) -> bool:
+        """Leases and lanes get their turn under load too; they need a moment without a batch in hand."""
+        if time.monotonic() - self._adjusted >= ADJUST_EVERY_S:
+            return True
+        return any(due_lanes(owned) for owned in self._owned.values() if owned.lanes)
+
+    async def _forget_reads(self, commits: dict[int, Commit]) -> None:
+        """After a break: try the commits in hand to their end, then read from the head again."""
+        await self._commit(commits)
+        for owned in self._owned.values():
+            owned.cursor = b"0-0"
+
+    async def _commit_and_read(self, commits: dict[int, Commit]) -> list[tuple[Owned, bytes, list[bytes]]]:
+        """Commit the last batch and read the next one, in one round trip; wait a moment when there is nothing."""
+        pending = list(commits.values())
+        started = time.perf_counter()
+        if pending:
+            failpoint("before-commit")
+        if not self._owned:
+            await asyncio.sleep(0.1)
+            return []
+        commands = [commit.command() for commit in pending]
+        try:
+            replies = await self._wire.execute([*commands, self._read_command(0)])
+        except RedisConnectionError:
+            if not pending:
+                raise
+            # Whether they were done, the commits' numbers will tell.
+            await self._commit(commits)
+            return []
+        if pending:
+            failpoint("after-commit")
+            metrics.COMMIT_S.observe(time.perf_counter() - started)
+        for commit, reply in zip(pending, replies, strict=False):
+            await self._committed(commit, reply)
+        entries = self._entries(replies[-1])
+        if entries or self._stopping:
+            return entries
+        if pending:
+            # Lanes and leases get their turn before the wait.
+            return []
+        return self._entries((await self._wire.execute([self._read_command(self._patience_ms())]))[0])
+
+    def _read_command(self, block_ms: int) -> tuple[Argument, ...]:
+        block = ("BLOCK", block_ms) if block_ms else ()
+        streams = [owned.keys.inbox for owned in self._owned.values()]
+        cursors = [owned.cursor for owned in self._owned.values()]
+        return ("XREAD", "COUNT", self._read_count, *block, "STREAMS", *streams, *cursors)
+
+    def _patience_ms(self) -> int:
+        """How long a blocking read may wait: until the next lane is due, at most BLOCK_MS."""
+        due = [lane.due_ms for owned in self._owned.values() for lane in owned.lanes.values()]
+        return max(1, min(BLOCK_MS, min(due, default=BLOCK_MS + now_ms()) - now_ms()))
+
+    def _entries(self, reply: Reply) -> list[tuple[Owned, bytes, list[bytes]]]:
+        """What a read gave, in the order of partitions; remembers how far each was read."""
+        if failed(reply):
+            raise RedisConnectionError(str(reply))
+        if not reply:
+            return []
+        by_key = {owned.keys.inbox.encode(): owned for owned in self._owned.values()}
+        entries = []
+        for key, rows in reply:
+            owned = by_key.get(key)
+            if owned is None:
+                continue
+            owned.cursor = rows[-1][0]
+            entries += [(owned, id, fields) for id, fields in rows]
+        return entries
+
+    async def _batch(self, entries: list[tuple[Owned, bytes, list[bytes]]]) -> dict[int, Commit]:
+        """Run what was read; the commits of its partitions."""
+        items: list[Item] = []
+        where: list[int] = []
+        commits: dict[int, Commit] = {}
+        for owned, id, fields in entries:
+            number = owned.keys.number
+            if number in self._shunned:
+                continue
+            try:
+                found = unpack_entry(fields)
+            except UnknownEntryError as error:
+                self._shun(owned, id, error)
+                continue
+            items += found
+            where += [number] * len(found)
+            commits.setdefault(number, Commit(owned)).next_id = following(id)
+        self._read_count = max(1, min(500, self._read_count * MAX_BATCH // max(len(items), 1) // 2 or 1))
+        metrics.BATCH.observe(len(items))
+        await self._until_run(items, where, commits)
+        return commits
+
+    async def _until_run(self, items: list[Item], where: list[int], commits: dict[int, Commit]) -> None:
+        """Run a batch; when Redis goes away meanwhile, run it again: nothing of it is visible yet."""
+        fresh = {number: commit.next_id for number, commit in commits.items()}
+        while True:
+            self._busy_since = time.monotonic()
+            try:
+                await self._runner.run(items, where, commits)
+            except RedisConnectionError as error:
+                log.warning("batch waits for Redis: %s", error)
+                for number, next_id in fresh.items():
+                    commits[number] = Commit(commits[number].owned, next_id)
+                await asyncio.sleep(0.25)
+            else:
+                return
+            finally:
+                self._busy_since = 0.0
+
+    def _shun(self, owned: Owned, id: bytes, error: Exception) -> None:
+        """An entry that cannot be read blocks its partition: leave it, untouched, to a release that can."""
+        log.error("partition %d stops at entry %s: %s", owned.keys.number, id.decode(), error)
+        self._shunned[owned.keys.number] = time.monotonic() + 60.0
+
+    # Commits
+
+    async def _commit(self, commits: dict[int, Commit]) -> None:
+        """Commit until Redis has said yes or that the partition is not ours."""
+        pending = list(commits.values())
+        while pending:
+            try:
+                replies = await self._wire.execute([commit.command() for commit in pending])
+            except RedisConnectionError as error:
+                log.warning("commit waits for Redis: %s", error)
+                self._progress()
+                await asyncio.sleep(0.25)
+                continue
+            for commit, reply in zip(pending, replies, strict=True):
+                await self._committed(commit, reply)
+            return
+
+    async def _committed(self, commit: Commit, reply: Reply) -> None:
+        """What the owner does once the commit's answer is there."""
+        owned = commit.owned
+        while failed(reply):
+            log.error("commit in partition %d refused: %s", owned.keys.number, reply)
+            await asyncio.sleep(0.25)
+            if str(reply).startswith("NOSCRIPT"):
+                await self._wire.close()
+            try:
+                reply = (await self._wire.execute([commit.command()]))[0]
+            except RedisConnectionError as error:
+                log.warning("commit waits for Redis: %s", error)
+        status, spooled = reply
+        if status == b"fenced":
+            metrics.FENCED.inc()
+            log.warning("partition %d has another owner", owned.keys.number)
+            self._disown(owned)
+            return
+        owned.commit += 1
+        for originator, lane in commit.lanes.items():
+            if lane is None:
+                owned.lanes.pop(originator, None)
+            else:
+                owned.lanes[originator] = lane
+        if commit.lanes:
+            metrics.LANES.set(sum(len(other.lanes) for other in self._owned.values()))
+        if commit.parked:
+            self._timers.add(owned, commit.parked)
+        if commit.points:
+            if status == b"done" or not spooled:
+                self._writer.own(owned)
+            else:
+                self._writer.add(owned, spooled, commit.spooled_bytes, commit.points, commit.after_store)
+        self._tail.publish(commit.steps)
+
+    # Partitions
+
+    async def _adjust(self) -> None:
+        """Drop what was lost, take what is free, let go of the surplus; between batches, once a second."""
+        for number in self._leases.lost():
+            if number in self._owned:
+                log.warning("partition %d: the lease was lost", number)
+                self._disown(self._owned[number])
+        now = time.monotonic()
+        for number, until in list(self._shunned.items()):
+            if number in self._owned:
+                await self._give_back(self._owned[number])
+            if until < now:
+                del self._shunned[number]
+        if now - self._adjusted < ADJUST_EVERY_S:
+            return
+        self._adjusted = now
+        share = self._leases.share()
+        surplus = len(self._owned) - share
+        for owned in list(self._owned.values())[: max(surplus, 0)]:
+            await self._give_back(owned)
+        if surplus >= 0:
+            return
+        count = self._parts.partitions
+        free = [number for number in range(count) if number not in self._owned and number not in self._shunned]
+        random.shuffle(free)
+        for owned in await self._leases.take(free[:-surplus]):
+            await self._own(owned)
+
+    async def _own(self, owned: Owned) -> None:
+        keys = owned.keys
+        flat = (await self._side.execute([("HGETALL", keys.lanes)]))[0]
+        for i in range(0, len(flat), 2):
+            lane = decode_lane(flat[i + 1])
+            lane.length = (await self._side.execute([("LLEN", keys.lane(flat[i].decode()))]))[0]
+            owned.lanes[flat[i].decode()] = lane
+        self._owned[keys.number] = owned
+        self._writer.own(owned)
+        try:
+            if not owned.clean:
+                log.warning("partition %d: its last owner died; recovering", keys.number)
+                await recover(owned, self._side, self._process, self._bury)
+            await self._timers.own(owned)
+        except (RedisConnectionError, UnknownEntryError) as error:
+            # Half a recovery is none: let the lease run out, and let the next owner begin it again.
+            log.error("partition %d is not taken over: %s", keys.number, error)
+            self._disown(owned)
+
+    def _disown(self, owned: Owned) -> None:
+        number = owned.keys.number
+        self._owned.pop(number, None)
+        self._leases.drop(owned)
+        self._timers.disown(number)
+        self._outward.disown(number)
+        self._writer.disown(number)
+
+    async def _give_back(self, owned: Owned) -> None:
+        self._disown(owned)
+        await self._leases.release(owned)
+
+    # Recovery and lanes run single partitions
+
+    async def _process(self, owned: Owned, items: list[Item], next_id: bytes, lines: list[Line]) -> None:
+        """Run items of one partition and commit them."""
+        commits = {owned.keys.number: Commit(owned, next_id)}
+        await self._until_run(items, [owned.keys.number] * len(items), commits)
+        commit = commits[owned.keys.number]
+        commit.lines += lines
+        await self._commit(commits)
+
+    async def _bury(self, owned: Owned, item: Item, reason: str, next_id: bytes, lines: list[Line]) -> None:
+        """Dead-letter an item unrun."""
+        commit = Commit(owned, next_id, list(lines))
+        self._runner.bury_unrun(commit, item, reason)
+        await self._commit({owned.keys.number: commit})
+
+    async def _lanes(self) -> None:
+        """Run the lanes that are due."""
+        for owned in list(self._owned.values()):
+            for originator in due_lanes(owned):
+                commit = await run_lane(owned, originator, self._side, self._runner)
+                await self._commit({owned.keys.number: commit})
+                self._progress()
