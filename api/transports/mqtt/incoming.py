@@ -1,0 +1,217 @@
+"""What one client published and has no answer to yet.
+
+One batch is on its way to the store, the next gathers behind it. So a client's messages are stored in their order even
+when some are refused and submitted again, its acknowledgements leave in that order, and a batch takes one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from api.transports.mqtt.dialect import Submit
+from engine.errors import Refused
+from engine.message import Message
+
+_log = logging.getLogger("rulemill.mqtt")
+
+JITTER: Final = 0.25
+"""How much later than asked a refused batch may be submitted again, as a share of the wait."""
+
+
+class Batch:
+    """Publications and other packets whose answers leave together, after everything in it is stored."""
+
+    __slots__ = ("acks", "afters", "bytes", "changes", "messages", "packets", "unacknowledged")
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.acks = bytearray()
+        self.afters: list[Callable[[], None]] = []
+        self.changes: dict[str, bytes] = {}
+        """Fields of the persistent session to be written before the answers leave."""
+        self.packets = 0
+        self.unacknowledged = 0
+        """Publications of QoS 0 among the packets: nobody will send them again."""
+        self.bytes = 0
+
+
+class Incoming:
+    """The receiving half of a connection. Put packets into `held`, then call `flush`.
+
+    `answered(batch)` is called when a batch is stored, `refused()` each time the store wants none of it for now,
+    `failed(reason)` when it can never be stored, `lost(batch)` for one given up after `close`.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_closed",
+        "_failed",
+        "_flying",
+        "_idle",
+        "_journal",
+        "_loop",
+        "_lost",
+        "_recording",
+        "_refused",
+        "_retry",
+        "_submit",
+        "held",
+    )
+
+    def __init__(
+        self,
+        submit: Submit,
+        *,
+        answered: Callable[[Batch], None],
+        refused: Callable[[], None],
+        failed: Callable[[str], None],
+        lost: Callable[[Batch], None],
+    ) -> None:
+        self.held = Batch()
+        self._loop = asyncio.get_running_loop()
+        self._submit = submit
+        self._answered = answered
+        self._refused = refused
+        self._failed = failed
+        self._lost = lost
+        self._journal: Callable[[Mapping[str, bytes]], Awaitable[bool]] | None = None
+        self._flying: Batch | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._recording: asyncio.Task[None] | None = None
+        self._idle: asyncio.Future[None] | None = None
+        self._closed = False
+
+    def keep_in(self, journal: Callable[[Mapping[str, bytes]], Awaitable[bool]]) -> None:
+        """Write `Batch.changes` with `journal`: False means never, Refused means later."""
+        self._journal = journal
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything has its answer."""
+        return self._flying is None and not self.held.packets
+
+    @property
+    def unconfirmed(self) -> tuple[int, int]:
+        """How many messages (or, if more, packets) and bytes have no answer yet."""
+        held, flying = self.held, self._flying
+        count, size = max(held.packets, len(held.messages)), held.bytes
+        if flying is not None:
+            count += max(flying.packets, len(flying.messages))
+            size += flying.bytes
+        return count, size
+
+    def flush(self) -> None:
+        """Send what is held on its way, unless a batch is out already."""
+        if self._flying is None and self.held.packets:
+            self._flying = self.held
+            self.held = Batch()
+            self._attempt()
+
+    def close(self) -> None:
+        """Answer nobody any more. What is out may still be stored, and what is held behind it, until a refusal."""
+        self._closed = True
+        if self._retry is not None:
+            self._give_up()
+
+    async def ended(self) -> None:
+        """Wait, after `close`, until the fate of everything is known."""
+        if not self.idle:
+            self._idle = self._loop.create_future()
+            await self._idle
+
+    def _attempt(self) -> None:
+        batch = self._flying
+        assert batch is not None
+        self._retry = None
+        if not batch.messages:
+            self._stored()
+            return
+        try:
+            future = self._submit(batch.messages)
+        except Refused as error:
+            self._later(error)
+            return
+        if future.done():
+            self._submitted(future)
+        else:
+            future.add_done_callback(self._submitted)
+
+    def _submitted(self, future: asyncio.Future[None]) -> None:
+        if future.cancelled():
+            self._fail("the store was stopped")
+            return
+        error = future.exception()
+        if error is None:
+            self._stored()
+        elif isinstance(error, Refused):
+            self._later(error)
+        else:
+            _log.error("messages cannot be stored", exc_info=error)
+            self._fail(f"messages cannot be stored: {error}")
+
+    def _later(self, error: Refused) -> None:
+        if self._closed:
+            self._give_up()
+            return
+        self._refused()
+        wait_s = error.retry_after_s * (1 + JITTER * random.random())
+        self._retry = self._loop.call_later(wait_s, self._attempt)
+
+    def _stored(self) -> None:
+        batch = self._flying
+        assert batch is not None
+        if batch.changes and self._journal is not None:
+            # Stored is stored: whatever becomes of the session, these are not submitted again.
+            batch.messages = []
+            self._recording = self._loop.create_task(self._record(batch, self._journal))
+            return
+        self._done(batch)
+
+    async def _record(self, batch: Batch, journal: Callable[[Mapping[str, bytes]], Awaitable[bool]]) -> None:
+        while True:
+            try:
+                if await journal(batch.changes):
+                    self._done(batch)
+                else:
+                    self._fail("the session has another owner")
+            except Refused as error:
+                if not self._closed:
+                    self._refused()
+                    await asyncio.sleep(error.retry_after_s)
+                    continue
+                self._give_up()
+            return
+
+    def _done(self, batch: Batch) -> None:
+        self._flying = None
+        self._answered(batch)
+        for after in batch.afters:
+            try:
+                after()
+            except Exception:
+                _log.exception("a hook after storing failed")
+        if self.held.packets:
+            self.flush()
+        elif self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _fail(self, reason: str) -> None:
+        self._closed = True
+        self._failed(reason)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        for batch in (self._flying, self.held):
+            if batch is not None and batch.packets:
+                self._lost(batch)
+        self._flying = None
+        self.held = Batch()
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)

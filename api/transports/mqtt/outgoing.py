@@ -1,0 +1,148 @@
+"""Publications on their way to one client: matched, numbered, held back where the client is slow."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from api.transports.mqtt.packets import encode_publish
+from api.transports.mqtt.topics import Subscriptions
+
+MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
+"""Payload bytes that may wait for a client besides the count of messages."""
+
+
+class Queued(msgspec.Struct, frozen=True, array_like=True):
+    """A publication for one session; `packet_id` is 0 until it was sent at QoS 1."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    packet_id: int = 0
+
+
+class Outgoing:
+    """The sending half of a session. `write` gets packets, `cut` is called when too much waits, `settled` when the
+    publications that were restored have all been acknowledged.
+    """
+
+    __slots__ = (
+        "_cut",
+        "_in_flight",
+        "_last_id",
+        "_max_in_flight",
+        "_max_waiting",
+        "_restored",
+        "_restored_waiting",
+        "_settled",
+        "_waiting",
+        "_waiting_bytes",
+        "_writable",
+        "_write",
+        "subscriptions",
+    )
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        cut: Callable[[], None],
+        settled: Callable[[], None],
+        *,
+        max_in_flight: int,
+        max_waiting: int,
+    ) -> None:
+        self.subscriptions = Subscriptions()
+        self._write = write
+        self._cut = cut
+        self._settled = settled
+        self._max_in_flight = max_in_flight
+        self._max_waiting = max_waiting
+        self._in_flight: dict[int, Queued] = {}
+        self._waiting: deque[Queued] = deque()
+        self._waiting_bytes = 0
+        self._restored: set[int] = set()
+        self._restored_waiting = 0
+        self._last_id = 0
+        self._writable = True
+
+    def send(self, topic: str, payload: bytes, qos: int) -> bool:
+        """Send if a subscription takes the topic; whether one did. At most 1 of `qos` counts."""
+        granted = self.subscriptions.qos_for(topic)
+        if granted < 0:
+            return False
+        self._put(Queued(topic, payload, min(qos, granted, 1)))
+        return True
+
+    def acknowledged(self, packet_id: int) -> None:
+        """The client has this one; an id that is not in flight means nothing."""
+        if self._in_flight.pop(packet_id, None) is None:
+            return
+        if packet_id in self._restored:
+            self._restored.remove(packet_id)
+            if not self._restored and not self._restored_waiting:
+                self._settled()
+        self._pump()
+
+    def pause(self) -> None:
+        """The client does not read: hold everything."""
+        self._writable = False
+
+    def resume(self) -> None:
+        """The client reads again."""
+        self._writable = True
+        self._pump()
+
+    def restore(self, queue: Iterable[Queued]) -> None:
+        """Take up what a persistent session left: what was in flight is sent again with DUP, then what waited."""
+        for item in queue:
+            if item.packet_id:
+                self._restored.add(item.packet_id)
+                self._in_flight[item.packet_id] = item
+                self._last_id = max(self._last_id, item.packet_id)
+                self._write(encode_publish(item.topic, item.payload, 1, item.packet_id, dup=True))
+            else:
+                self._restored_waiting += 1
+                self._waiting.append(item)
+                self._waiting_bytes += len(item.payload)
+        self._pump()
+
+    def remaining(self) -> list[Queued]:
+        """What the client has not acknowledged, in the order it was to be sent; QoS 0 is not kept."""
+        return [*self._in_flight.values(), *(item for item in self._waiting if item.qos)]
+
+    def _put(self, item: Queued) -> None:
+        if not self._waiting and self._writable and (not item.qos or len(self._in_flight) < self._max_in_flight):
+            self._emit(item)
+            return
+        self._waiting.append(item)
+        self._waiting_bytes += len(item.payload)
+        if len(self._waiting) > self._max_waiting or (
+            self._waiting_bytes > MAX_WAITING_BYTES and len(self._waiting) > 1
+        ):
+            self._cut()
+
+    def _pump(self) -> None:
+        waiting = self._waiting
+        while waiting and self._writable and (not waiting[0].qos or len(self._in_flight) < self._max_in_flight):
+            item = waiting.popleft()
+            self._waiting_bytes -= len(item.payload)
+            self._emit(item)
+
+    def _emit(self, item: Queued) -> None:
+        packet_id = 0
+        if item.qos:
+            packet_id = self._last_id
+            while True:
+                packet_id = packet_id % 65_535 + 1
+                if packet_id not in self._in_flight:
+                    break
+            self._last_id = packet_id
+            if self._restored_waiting:
+                # What was restored went to the front of the queue.
+                self._restored_waiting -= 1
+                self._restored.add(packet_id)
+            self._in_flight[packet_id] = Queued(item.topic, item.payload, 1, packet_id)
+        self._write(encode_publish(item.topic, item.payload, item.qos, packet_id))
