@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
 from msgspec.structs import replace
 
 from engine import metrics
@@ -137,7 +138,8 @@ class _Walk:
         elif resumed.body is None:
             out.discard(0)
         else:
-            for relation, made in resumed.body:
+            # From the stream the result comes as plain lists.
+            for relation, made in msgspec.convert(resumed.body, list[tuple[str, Message]]):
                 out.emit(0, relation, made)
 
     async def _call(self, i: int, plan_node: PlanNode, batch: list[Placed]) -> bool:
