@@ -10,15 +10,13 @@ import msgspec
 
 from engine.errors import BadInput
 from nodes.codecs.values import INT64_MAX, INT64_MIN, MAX_KEY_CHARS, check_key, check_value, pointer_step
+from nodes.event_time import MAX_TS_MS
 
 DIFFERENCE_BELOW: Final = 10**8
 """A time number nearer to zero is a difference in seconds to the previous record (CT-S2)."""
 
 MILLISECONDS_FROM: Final = 10**11
 """A time number from here on is Unix milliseconds, below it Unix seconds (CT-S2)."""
-
-LATEST_MS: Final = 9_223_372_036_854
-"""The last instant, before and after 1970, that 64 bits of nanoseconds can name: stores count so."""
 
 _FLOAT_MAX: Final = 1.7976931348623157e308
 _ABSENT: Final[Any] = object()
@@ -128,7 +126,7 @@ def resolve_time(time: Any, previous_ms: int, pointer: str = "") -> int:
             ts_ms = round(time if time >= MILLISECONDS_FROM else time * 1000)
     else:
         raise BadInput("time must be an RFC 3339 text or a number", pointer)
-    if not -LATEST_MS <= ts_ms <= LATEST_MS:
+    if not -MAX_TS_MS <= ts_ms <= MAX_TS_MS:
         raise BadInput("time is out of range", pointer)
     return ts_ms
 
