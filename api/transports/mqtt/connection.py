@@ -172,6 +172,11 @@ class Connection(asyncio.Protocol):
         if not self.established or self._incoming.idle:
             self.close(CloseReason.STOPPING)
 
+    def abandon(self) -> None:
+        """End it at once, whatever is still on its way to the store."""
+        self.close(CloseReason.STOPPING, abort=True)
+        self._incoming.abandon()
+
     def unsent(self) -> list[Queued]:
         """Publications the client has not acknowledged."""
         return self._outgoing.remaining()

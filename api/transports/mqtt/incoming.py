@@ -117,6 +117,13 @@ class Incoming:
         if self._retry is not None:
             self._give_up()
 
+    def abandon(self) -> None:
+        """Wait for nothing any more: what is out may be stored or not."""
+        self._closed = True
+        if self._recording is not None:
+            self._recording.cancel()
+        self._give_up()
+
     async def ended(self) -> None:
         """Wait, after `close`, until the fate of everything is known."""
         if not self.idle:
@@ -141,6 +148,8 @@ class Incoming:
             future.add_done_callback(self._submitted)
 
     def _submitted(self, future: asyncio.Future[None]) -> None:
+        if self._flying is None:
+            return
         if future.cancelled():
             self._fail("the store was stopped")
             return

@@ -97,7 +97,7 @@ class MqttServer:
             connection.drain()
         await self._all_finished(drain_s)
         for connection in list(self._connections):
-            connection.close(CloseReason.STOPPING, abort=True)
+            connection.abandon()
         await self._all_finished(self.settings.close_s + SAVE_ATTEMPTS)
         for listener in self._listeners:
             await listener.wait_closed()
