@@ -118,13 +118,15 @@ def link(root: str, units: Mapping[str, Unit], findings: Findings) -> Graph:
             break
     entry = _enter(top, top.unit.model.start, ())
     start = entry[0].to if entry else 0
-    cut: list[list[Wire]] = [
-        [] if node.unit.parks(node.model.name) else [wire for row in node.wires.values() for wire in row]
-        for node in nodes
-    ]
-    order, loops = walk([[wire.to for wire in row] for row in cut], [start] if nodes else [])
+    whole = [[wire for row in node.wires.values() for wire in row] for node in nodes]
+    cut = [[] if node.unit.parks(node.model.name) else row for node, row in zip(nodes, whole, strict=True)]
+    roots = [start] if nodes else []
+    _, loops = walk([[wire.to for wire in row] for row in cut], roots)
     for loop in loops:
         _report(loop, cut, findings)
+    # Beginning at the ends keeps what follows a parking node behind it wherever no loop stands against that.
+    forward, _ = walk([[wire.to for wire in row] for row in whole], roots)
+    order, _ = walk([[wire.to for wire in row] for row in cut], reversed(forward))
     return Graph(nodes, start, order)
 
 

@@ -360,6 +360,13 @@ def test_a_loop_through_a_node_that_holds_messages_is_allowed(kind: str) -> None
     assert edges(plan)["root/b"] == {"Success": ["root/a"]}
 
 
+def test_what_follows_a_node_that_holds_messages_comes_after_it() -> None:
+    plan = compiled(
+        root(a={"Success": "b"}, b={"kind": "delay", "to": {"Success": ["c", "a"]}}, c={"Success": "d"}, d={})
+    )
+    assert [node.name for node in plan.nodes] == ["root/a", "root/b", "root/c", "root/d"]
+
+
 def test_a_called_chain_that_holds_messages_breaks_a_loop() -> None:
     waits = chain("waits", "d", d={"kind": "delay", "to": {"Success": "out"}}, out=output())
     plan = compiled(root(a={"Success": "w"}, w=call("waits", out="a")), waits)
