@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -39,12 +39,9 @@ _NAME = re.compile(NAME_PATTERN)
 class Catalogue(Protocol):
     """What chains need to know of the node kinds there are."""
 
-    def get(self, kind: str) -> type[Node] | None:
-        """The class of a kind, None if there is no such kind."""
-        ...
-
-    def kinds(self) -> Iterable[str]:
-        """The names of all kinds."""
+    @property
+    def kinds(self) -> Mapping[str, type[Node]]:
+        """The classes of all kinds by name."""
         ...
 
 

@@ -31,7 +31,7 @@ _validators: weakref.WeakKeyDictionary[Catalogue, Draft202012Validator] = weakre
 
 def chain_schema(catalogue: Catalogue) -> dict[str, Any]:
     """The schema of chain documents whose nodes are of the catalogue's kinds; each kind has its own configuration."""
-    specs = [node.spec for kind in sorted(catalogue.kinds()) if (node := catalogue.get(kind)) is not None]
+    specs = [node.spec for _, node in sorted(catalogue.kinds.items())]
     components, definitions = msgspec.json.schema_components(
         [*(spec.config for spec in specs), RetryPolicy], ref_template="#/$defs/config.{name}"
     )

@@ -96,7 +96,7 @@ def check_unit(
         here, config, retry = (pointer("nodes", node.name, *part) for part in ((), ("config",), ("retry",)))
         if node.retry is None and not wrong & {here, retry}:
             findings.add(name, retry, "has a number of the wrong kind: attempts are whole, 5 and not 5.0")
-        kind = None if node.kind in (CALL, OUTPUT) else catalogue.get(node.kind)
+        kind = None if node.kind in (CALL, OUTPUT) else catalogue.kinds.get(node.kind)
         if kind is None:
             continue
         unit.kinds[node.name] = kind

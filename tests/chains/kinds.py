@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -126,13 +125,7 @@ class Call(CallNode):
 
 class Kinds:
     def __init__(self, *kinds: type[Node]) -> None:
-        self._kinds = {kind.spec.kind: kind for kind in kinds}
-
-    def get(self, kind: str) -> type[Node] | None:
-        return self._kinds.get(kind)
-
-    def kinds(self) -> Iterable[str]:
-        return self._kinds
+        self.kinds = {kind.spec.kind: kind for kind in kinds}
 
 
 CATALOGUE = Kinds(Step, Script, State, Delay, Call, Chain, Output)
