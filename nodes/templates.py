@@ -47,6 +47,8 @@ class Template:
                 end += 1
         self._literal(text[end:])
         self.constant = all(isinstance(part, str) for part in self._parts)
+        """The text is the same for every message, whatever the secrets are."""
+        self.needs_message = any(not isinstance(part, str | _Secret) for part in self._parts)
 
     def render(self, message: Message, secret: Secrets | None = None) -> str:
         """The text for a message; raises BadInput for a key that the message has not."""
