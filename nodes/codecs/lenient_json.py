@@ -17,6 +17,9 @@ MAX_SCALE: Final = 16
 MAX_NUMBER_CHARS: Final = 1000
 """How long a number kept as text may be when written out: `1e999999999` is a short way to ask for a gigabyte."""
 
+MAX_LENIENT_BYTES: Final = 1024 * 1024
+"""Longer texts must be strict JSON: the exact reader takes up to half a second of the processor for a megabyte."""
+
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _NUMERIC_TEXT: Final = re.compile(r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)", re.ASCII)
 _SKIPPED: Final = re.compile(r"(?:[ \t\f\r\n]+|(?://|#)[^\r\n]*|/\*(?:[^*]|\*(?!/))*+\*/)*+")
@@ -34,7 +37,7 @@ def decode_lenient(body: bytes, *, max_depth: int = MAX_DEPTH, long_as_text: boo
     for `:`, `;` for `,`, a byte order mark. An unquoted word is a number, true, false, null or else text. Nothing may
     follow the value. Numbers are typed as in TB-S6: with a dot and no exponent a float; whatever is integral an int
     (`1e3` is 1000); integers beyond 64 bits and decimals of a scale above 16 become text, or are refused when
-    `long_as_text` is off. Everything returned passed `check_value`.
+    `long_as_text` is off. Everything returned passed `check_value`. More than a megabyte must be strict JSON.
 
     Raises BadInput, with line and column (from 1) where the text cannot be read and a JSON pointer where a value cannot
     be taken. Takes time in proportion to the length of `body`.
@@ -43,8 +46,10 @@ def decode_lenient(body: bytes, *, max_depth: int = MAX_DEPTH, long_as_text: boo
         value = (_strict if long_as_text else _strict_short).decode(body)
         check_value(value, max_depth=max_depth)
         return value
-    except (ValueError, RecursionError, BadInput):
-        pass  # not strict JSON, or a number that only its text tells: the exact reader decides
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BadInput) as error:
+        # Not strict JSON, or a number that only its text tells: the exact reader decides.
+        if len(body) > MAX_LENIENT_BYTES:
+            raise BadInput(f"not strict JSON ({error}), and too long for any other") from None
     try:
         text = body.decode()
     except UnicodeDecodeError as error:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import BadInput
-from nodes.codecs.lenient_json import decode_lenient, tb_cast, typed_number
+from nodes.codecs.lenient_json import MAX_LENIENT_BYTES, decode_lenient, tb_cast, typed_number
 from nodes.codecs.values import check_value, decode_json
 
 
@@ -243,6 +243,14 @@ def test_a_megabyte_made_to_hurt_is_refused(body):
     # Would not end in a test's lifetime if any step read the rest of the text again.
     with pytest.raises(BadInput):
         decode_lenient(body)
+
+
+def test_a_long_text_must_be_strict():
+    blanks = b" " * MAX_LENIENT_BYTES
+    assert decode_lenient(b'{"a":1}' + blanks) == {"a": 1}
+    with pytest.raises(BadInput, match="too long"):
+        decode_lenient(b"{a:1}" + blanks)
+    assert decode_lenient(b"{a:1}" + blanks[5:]) == {"a": 1}
 
 
 def test_every_truncation_is_refused():
