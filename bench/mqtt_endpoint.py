@@ -15,8 +15,10 @@ import time
 
 import uvloop
 
+from api.transports.mqtt.decoding import decode
 from api.transports.mqtt.dialect import Accepted
-from api.transports.mqtt.packets import Connack, Connect, Puback, decode, encode, encode_publish
+from api.transports.mqtt.encoding import encode, encode_publish
+from api.transports.mqtt.packets import Connack, Connect, Puback
 from api.transports.mqtt.server import MqttServer
 from engine.message import Message, new_id, now_ms
 

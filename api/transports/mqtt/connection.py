@@ -7,9 +7,12 @@ import logging
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, cast
 
-from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Login, Peer, Refusal, Submit
+from api.transports.mqtt.decoding import decode
+from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Login, Peer, Refusal
+from api.transports.mqtt.encoding import encode
+from api.transports.mqtt.host import Admitted, Host, Owner
 from api.transports.mqtt.incoming import Batch, Incoming
 from api.transports.mqtt.outgoing import Outgoing, Queued
 from api.transports.mqtt.packets import (
@@ -33,11 +36,8 @@ from api.transports.mqtt.packets import (
     Unsuback,
     Unsubscribe,
     Will,
-    decode,
-    encode,
 )
-from api.transports.mqtt.sessions import Holder, Opened, received_field, subscription_field
-from api.transports.mqtt.settings import Counters, Settings
+from api.transports.mqtt.sessions import received_field, subscription_field
 
 _log = logging.getLogger("rulemill.mqtt")
 
@@ -46,55 +46,6 @@ _LOGIN, _REFUSED, _FULL, _WRITE, _STOPPING = 1, 2, 4, 8, 16
 
 _PINGRESP: Final = encode(Pingresp())
 _LOUD: Final = frozenset({CloseReason.PROTOCOL, CloseReason.FORBIDDEN, CloseReason.SLOW_READER, CloseReason.FAULT})
-
-
-class Admitted(NamedTuple):
-    """A login that was accepted, with the session that goes with it."""
-
-    login: Login
-    client_id: str
-    opened: Opened
-    persistent: bool
-
-
-class Owner:
-    """That a connection holds a client id; `number` is the order of its take-over, 0 until that is known."""
-
-    __slots__ = ("connection", "holder", "number", "persistent", "superseded")
-
-    def __init__(self, connection: Connection, holder: Holder, persistent: bool) -> None:
-        self.connection = connection
-        self.holder = holder
-        self.persistent = persistent
-        self.number = 0
-        self.superseded = 0
-        """The highest number heard of another connection with this client id."""
-
-
-class Host(Protocol):
-    """What a connection needs of its server."""
-
-    settings: Settings
-    counters: Counters
-    submit: Submit
-
-    def attached(self, connection: Connection) -> bool:
-        """A connection was made; False when there are too many."""
-
-    async def admit(self, connection: Connection, connect: Connect) -> Admitted | Refusal:
-        """Log the client in, end the connection it takes over, open its session."""
-
-    def established(self, connection: Connection) -> None:
-        """The client has its CONNACK."""
-
-    async def record(self, connection: Connection, changes: Any) -> bool:
-        """Write fields of the persistent session."""
-
-    def settled(self, connection: Connection) -> None:
-        """What the persistent session had kept was delivered."""
-
-    def gone(self, connection: Connection) -> None:
-        """The connection is lost; the server lets go of it once `ended` returned."""
 
 
 class Connection(asyncio.Protocol):

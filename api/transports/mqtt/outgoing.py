@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from api.transports.mqtt.packets import encode_publish
+from api.transports.mqtt.encoding import encode_publish
 from api.transports.mqtt.topics import Subscriptions
 
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024

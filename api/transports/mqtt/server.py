@@ -12,8 +12,9 @@ from typing import Any, Final, TypeVar
 
 from redis.exceptions import RedisError
 
-from api.transports.mqtt.connection import Admitted, Connection, Owner
+from api.transports.mqtt.connection import Connection
 from api.transports.mqtt.dialect import Choose, CloseReason, Login, Refusal, Submit
+from api.transports.mqtt.host import Admitted, Owner
 from api.transports.mqtt.packets import (
     BAD_CLIENT_ID,
     BAD_LEVEL,

@@ -4,17 +4,10 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field
 
+from api.transports.mqtt.decoding import decode
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Refusal
-from api.transports.mqtt.packets import (
-    BAD_LOGIN,
-    SUBSCRIPTION_REFUSED,
-    Connack,
-    Connect,
-    Publish,
-    Subscribe,
-    decode,
-    encode,
-)
+from api.transports.mqtt.encoding import encode
+from api.transports.mqtt.packets import BAD_LOGIN, SUBSCRIPTION_REFUSED, Connack, Connect, Publish, Subscribe
 from api.transports.mqtt.server import MqttServer
 from api.transports.mqtt.settings import Settings
 from engine.errors import Refused

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from api.transports.mqtt.encoding import encode
 from api.transports.mqtt.packets import (
     Connack,
     Connect,
@@ -22,7 +23,6 @@ from api.transports.mqtt.packets import (
     Unsuback,
     Unsubscribe,
     Will,
-    encode,
 )
 from api.transports.mqtt.settings import Settings
 from engine.errors import Refused, Unconfirmed

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.transports.mqtt.decoding import decode
 from api.transports.mqtt.outgoing import MAX_WAITING_BYTES, Outgoing, Queued
-from api.transports.mqtt.packets import Publish, decode
+from api.transports.mqtt.packets import Publish
 
 
 class Wire:

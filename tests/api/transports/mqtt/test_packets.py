@@ -4,11 +4,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from api.transports.mqtt.decoding import Decoded, decode
+from api.transports.mqtt.encoding import encode, encode_publish
 from api.transports.mqtt.packets import (
     LEVELS,
     Connack,
     Connect,
-    Decoded,
     Disconnect,
     Malformed,
     Pingreq,
@@ -23,9 +24,6 @@ from api.transports.mqtt.packets import (
     Unsuback,
     Unsubscribe,
     Will,
-    decode,
-    encode,
-    encode_publish,
 )
 
 LIMIT = 65_536

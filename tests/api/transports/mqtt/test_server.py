@@ -10,7 +10,8 @@ import paho.mqtt.client as paho
 import pytest
 
 from api.transports.mqtt.dialect import CloseReason
-from api.transports.mqtt.packets import Connack, Connect, Puback, Publish, Subscribe, encode
+from api.transports.mqtt.encoding import encode
+from api.transports.mqtt.packets import Connack, Connect, Puback, Publish, Subscribe
 from api.transports.mqtt.server import MqttServer
 from api.transports.mqtt.sessions import SessionStore
 from api.transports.mqtt.settings import Settings
