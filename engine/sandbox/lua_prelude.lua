@@ -334,7 +334,7 @@ end
 
 local function steps_of(p, size, everywhere)
   local shape = shape_of(p)
-  local steps = 1
+  local steps = 1.0 -- a float: an integer would wrap around
   for i = 1, #shape do
     local step = shape[i]
     if step == 1 then
@@ -392,7 +392,7 @@ end
 
 local function range(first, last, size, name)
   first, last = tonumber(first) or 1, tonumber(last) or size
-  if last - first >= VALUES_MAX then error(name .. " gives at most " .. VALUES_MAX .. " values at once", 0) end
+  if last - (first + 0.0) >= VALUES_MAX then error(name .. " gives at most " .. VALUES_MAX .. " values at once", 0) end
   if last - first > 1000 then check() end
 end
 
@@ -442,7 +442,7 @@ local safe_string = {
   end,
   rep = function(s, n, separator)
     local size = #tostring(s) + (separator and #tostring(separator) or 0)
-    local times = tonumber(n) or 0
+    local times = (tonumber(n) or 0) + 0.0 -- a float: an integer product would wrap around
     if size * times > STRING_MAX then error("rep makes at most " .. STRING_MAX .. " bytes", 0) end
     -- Empty texts cost a step each although they make nothing.
     if size == 0 and times > 1000 then return "" end
@@ -465,7 +465,7 @@ local safe_table = {
   sort = function(t, ...) bounded(t, "sort", SORT_MAX) return sort(t, ...) end,
   pack = table.pack,
   move = function(a, f, e, ...)
-    if (tonumber(e) or 0) - (tonumber(f) or 0) > LIST_MAX then error("move takes at most " .. LIST_MAX .. " elements", 0) end
+    if (tonumber(e) or 0) - ((tonumber(f) or 0) + 0.0) > LIST_MAX then error("move takes at most " .. LIST_MAX .. " elements", 0) end
     bounded(a, "move", LIST_MAX)
     check()
     return move(a, f, e, ...)
@@ -593,7 +593,8 @@ local function finish(fine, result)
   if fine and not over then return "ok", result end
   if over then return "time", 0 end
   if wanted then return "retry", wanted.after_s, wanted.reason end
-  local problem = type(result) == "table" and result.problem or result
+  local problem = result
+  if type(result) == "table" then problem = result.problem end -- describe was not asked if memory ran out
   if problem == WIDE then return "wide", 0 end
   if problem == "not enough memory" then return "memory", 0 end
   if type(problem) == "table" and problem.refused then return "error", problem.refused, 0 end
