@@ -156,6 +156,8 @@ def _target(url: str) -> httpcore.URL:
         raise BadInput(f"not a URL: {error}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise BadInput(f"not a URL of http or https with a host: {url[:80]!r}")
+    if parsed.port is not None and not 0 < parsed.port < 65536:
+        raise BadInput(f"no port {parsed.port}: {url[:80]!r}")
     if parsed.userinfo:
         raise BadInput("credentials do not belong into a URL: use an Authorization header with a secret")
     return httpcore.URL(

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiomqtt
 
@@ -15,6 +15,12 @@ from nodes.outward.addresses import Guard
 
 RECONNECT_AFTER_S: Final = 1.0
 """After a failed attempt the next one waits so long; messages in between are to be tried again."""
+
+
+class _Link(NamedTuple):
+    client: aiomqtt.Client
+    broken: asyncio.Task[str]
+    """Ends, with the reason, when the connection does."""
 
 
 class Publisher:
@@ -38,7 +44,7 @@ class Publisher:
         self._tls = tls
         self._client_id = client_id
         self._timeout_s = timeout_s
-        self._client: aiomqtt.Client | None = None
+        self._link: _Link | None = None
         self._connecting = asyncio.Lock()
         self._failed_at_s = -RECONNECT_AFTER_S
 
@@ -48,31 +54,45 @@ class Publisher:
 
     async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         """Return when the broker has acknowledged (QoS 1) or the bytes are written (QoS 0). Raises Retry."""
-        client = await self._connected()
+        link = await self._connected()
+        # A publish in flight does not hear of a broken connection by itself: it would wait for its timeout.
+        sending = asyncio.ensure_future(
+            link.client.publish(topic, payload, qos=qos, retain=retain, timeout=self._timeout_s)
+        )
         try:
-            await client.publish(topic, payload, qos=qos, retain=retain, timeout=self._timeout_s)
+            await asyncio.wait({sending, link.broken}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+                return
+            reason = link.broken.result()
         except aiomqtt.MqttError as error:
-            await self._drop(client)
-            raise Retry(f"{self._host}:{self._port}: {error}") from error
+            reason = str(error)
+        finally:
+            sending.cancel()
+        await self._drop(link)
+        raise Retry(f"{self._host}:{self._port}: {reason}")
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._client is not None:
-            await self._drop(self._client)
+        if self._link is not None:
+            await self._drop(self._link)
 
-    async def _connected(self) -> aiomqtt.Client:
+    async def _connected(self) -> _Link:
         async with self._connecting:
-            if self._client is not None:
-                return self._client
+            if self._link is not None:
+                if not self._link.broken.done():
+                    return self._link
+                await self._drop(self._link)
             wait_s = self._failed_at_s + RECONNECT_AFTER_S - time.monotonic()
             if wait_s > 0:
                 raise Retry(f"{self._host}:{self._port} could not be reached a moment ago", wait_s)
             try:
-                self._client = await self._connect()
+                client = await self._connect()
             except (aiomqtt.MqttError, OSError) as error:
                 self._failed_at_s = time.monotonic()
                 raise Retry(f"{self._host}:{self._port}: {error}") from error
-            return self._client
+            self._link = _Link(client, asyncio.ensure_future(_until_broken(client)))
+            return self._link
 
     async def _connect(self) -> aiomqtt.Client:
         addresses = await self._guard.addresses(self._host, self._port)
@@ -93,11 +113,21 @@ class Publisher:
                     raise
         raise AssertionError("the guard gives at least one address")
 
-    async def _drop(self, client: aiomqtt.Client) -> None:
-        if self._client is client:  # of several publishes that fail together, the first gives the connection up
-            self._client = None
+    async def _drop(self, link: _Link) -> None:
+        if self._link is link:  # of several publishes that fail together, the first gives the connection up
+            self._link = None
+            link.broken.cancel()
             with suppress(aiomqtt.MqttError):  # it is broken already, and whoever published has heard so
-                await client.__aexit__(None, None, None)
+                await link.client.__aexit__(None, None, None)
+
+
+async def _until_broken(client: aiomqtt.Client) -> str:
+    try:
+        async for _ in client.messages:  # nothing is subscribed: this only ends with the connection
+            pass
+    except aiomqtt.MqttError as error:
+        return str(error)
+    return "disconnected"
 
 
 class _NamedContext(ssl.SSLContext):
@@ -106,7 +136,8 @@ class _NamedContext(ssl.SSLContext):
     name: str
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
-        return super().wrap_socket(*args, **{**kwargs, "server_hostname": self.name})
+        # Shaking hands here and not in paho: a socket whose handshake fails is closed here, and forgotten there.
+        return super().wrap_socket(*args, **{**kwargs, "server_hostname": self.name, "do_handshake_on_connect": True})
 
 
 def _named(host: str) -> ssl.SSLContext:
