@@ -1,0 +1,99 @@
+"""Commands to devices: queued under the device's partition, numbered per device, open until answered or expired.
+
+The commit queues them (`@command` of commit.lua) and the bus tells whoever holds the device's session; what must
+arrive stands here, and is read whenever a device (re)connects.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from engine.entries import encode
+from engine.message import now_ms
+from engine.node import Resumed
+from engine.partitions import Keys, all_keys, partition_of
+from engine.redis_scripts import TAKE
+from engine.wire import Argument, Wire, call
+
+MAX_A_DEVICE: Final = 100
+KEEP_MS: Final = 86_400_000
+
+
+class Queued(msgspec.Struct, frozen=True, array_like=True):
+    """A command as it stands in Redis. `parked` is the message that its answer brings back, empty for one-way."""
+
+    name: str
+    payload: Any
+    created_ms: int
+    expires_ms: int
+    oneway: bool
+    parked: str
+    delivered: bool = False
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A command with its number."""
+
+    id: int
+    command: Queued
+
+
+_decode = msgspec.msgpack.Decoder(Queued).decode
+
+
+class Commands:
+    """What API processes do with commands."""
+
+    def __init__(self, wire: Wire, partitions: int) -> None:
+        self._wire, self._partitions = wire, partitions
+
+    def _keys(self, tenant: str, device: str) -> Keys:
+        return all_keys(self._partitions)[partition_of(tenant, device, self._partitions)]
+
+    async def open(self, tenant: str, device: str) -> list[Pending]:
+        """Commands that are not answered, oldest first; expired ones are taken away."""
+        key = self._keys(tenant, device).commands(device)
+        flat = (await self._wire.execute([("HGETALL", key)]))[0]
+        pending = [Pending(int(flat[i]), _decode(flat[i + 1])) for i in range(0, len(flat), 2)]
+        now = now_ms()
+        expired = [entry.id for entry in pending if entry.command.expires_ms <= now]
+        if expired:
+            await self._wire.execute([("HDEL", key, *expired)])
+        return sorted((entry for entry in pending if entry.command.expires_ms > now), key=lambda entry: entry.id)
+
+    async def undelivered(self, tenant: str, device: str) -> list[Pending]:
+        """Open commands that no session has been given yet, oldest first."""
+        return [entry for entry in await self.open(tenant, device) if not entry.command.delivered]
+
+    async def get(self, tenant: str, device: str, id: int) -> Queued | None:
+        """One command, unless it is answered or expired."""
+        blob = (await self._wire.execute([("HGET", self._keys(tenant, device).commands(device), id)]))[0]
+        if blob is None:
+            return None
+        command = _decode(blob)
+        return command if command.expires_ms > now_ms() else None
+
+    async def delivered(self, tenant: str, device: str, entry: Pending) -> None:
+        """A session has been given the command: a one-way command is done, others wait for their answer."""
+        key = self._keys(tenant, device).commands(device)
+        done: tuple[Argument, ...]
+        if entry.command.oneway:
+            done = ("HDEL", key, entry.id)
+        else:
+            done = ("HSET", key, entry.id, encode(msgspec.structs.replace(entry.command, delivered=True)))
+        await self._wire.execute([done])
+
+    async def answer(self, tenant: str, device: str, id: int, body: Any) -> bool:
+        """The device's answer: brings the waiting message back. False if no such command is open."""
+        command = await self.get(tenant, device, id)
+        if command is None:
+            return False
+        keys = self._keys(tenant, device)
+        todo: list[tuple[Argument, ...]] = [("HDEL", keys.commands(device), id)]
+        if command.parked:
+            resumed = encode(Resumed("answer", body))
+            todo.insert(0, call(TAKE, (keys.inbox, keys.parked, keys.due), command.parked, resumed))
+        replies = await self._wire.execute(todo)
+        return not command.parked or replies[0] == 1
