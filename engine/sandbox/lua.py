@@ -37,8 +37,8 @@ _SYNTAX = re.compile(r"^script:(\d+): (.*)$", re.DOTALL)
 
 
 @cache
-def _prelude() -> bytes:
-    return files(__package__).joinpath("lua_prelude.lua").read_bytes()
+def _chunk(name: str) -> bytes:
+    return files(__package__).joinpath(name).read_bytes()
 
 
 class LuaScript:
@@ -110,7 +110,8 @@ class LuaScript:
             {b"budget_s": self._budget_s, b"result_bytes_max": RESULT_BYTES_MAX, b"depth_max": DEPTH_MAX}
         )
         try:
-            found = runtime.execute(_prelude(), settings)(self._source)
+            values, patterns = (runtime.compile(_chunk(name)) for name in ("lua_values.lua", "lua_patterns.lua"))
+            found = runtime.execute(_chunk("lua_prelude.lua"), settings, values, patterns)(self._source)
         except (lua54.LuaMemoryError, MemoryError):
             raise memory_error(self._memory_bytes) from None
         if isinstance(found, tuple):

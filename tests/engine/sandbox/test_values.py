@@ -239,3 +239,18 @@ def test_not_a_number_is_not_passed_as_an_answer() -> None:
         assert "a.b is" in result.reason
     assert run("js", "return {a: null}") == {"a": None}
     assert math.isclose(run("js", "return 0.1 + 0.2"), 0.3)
+
+
+@pytest.mark.spec("G-23")
+@pytest.mark.parametrize(
+    ("lang", "source"),
+    [
+        ("lua", "if msg == 1 then return 1 end local t = {} while true do t[#t + 1] = {} end"),
+        ("js", "if (msg === 1) return 1; const a = []; for (;;) a.push('x'.repeat(100) + a.length);"),
+    ],
+)
+def test_memory_is_a_budget_of_its_own(lang: str, source: str) -> None:
+    results = run_all(lang, source, [1, 0, 1], budget_s=20)
+    assert results[::2] == [1, 1]
+    assert isinstance(results[1], ScriptError)
+    assert results[1].reason == "memory budget of 16 MiB exceeded"
