@@ -125,7 +125,8 @@ def link(root: str, units: Mapping[str, Unit], findings: Findings) -> Graph:
     for loop in loops:
         _report(loop, cut, findings)
     # Beginning at the ends keeps what follows a parking node behind it wherever no loop stands against that.
-    forward, _ = walk([[wire.to for wire in row] for row in whole], roots)
+    # What is connected first comes first: of a depth-first walk's branches the last one taken does, so it is reversed.
+    forward, _ = walk([[wire.to for wire in reversed(row)] for row in whole], roots)
     order, _ = walk([[wire.to for wire in row] for row in cut], reversed(forward))
     return Graph(nodes, start, order)
 

@@ -55,7 +55,7 @@ def test_every_example_of_every_kind_is_of_the_chain_schema() -> None:
 
 
 def test_a_script_that_does_not_compile_names_its_line() -> None:
-    source = ["msg.f = msg.c * 9 / 5 + 32", "retrun {msg = msg}"]
+    source = ["msg.f = msg.c * 9 / 5 + 32", "return {msg = msg"]
     document = {"chain": "x", "start": "a", "nodes": {"a": {"kind": "script", "config": {"source": source}}}}
     ((place, message),) = check_chain(document, CATALOGUE)
     assert place == "/nodes/a/config/source"
