@@ -98,11 +98,11 @@ class Ingress:
         if self.closed_reason or self._stopping or self._held >= MAX_WAITING:
             reason = self.closed_reason or ("stopping" if self._stopping else "ingress full")
             return self._refuse(len(messages), reason)
+        numbers = [partition_of(message.tenant, message.originator, self._partitions) for message in messages]
+        if self._refusing and not self._refusing.isdisjoint(numbers):
+            return self._refuse(len(messages), "backlog full")
         futures: dict[int, asyncio.Future[None]] = {}
-        for message in messages:
-            number = partition_of(message.tenant, message.originator, self._partitions)
-            if number in self._refusing:
-                return self._refuse(len(messages), "backlog full")
+        for message, number in zip(messages, numbers, strict=True):
             waiting = self._waiting.get(number)
             if waiting is None:
                 waiting = self._waiting[number] = _Waiting(asyncio.get_running_loop().create_future())

@@ -1,0 +1,98 @@
+"""The composition root: one function per role, imports inside, so that a worker loads no HTTP and an API no node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Mapping
+
+import redis.asyncio as redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from engine.config import Settings
+from engine.message import new_id
+from engine.stores.registry import CHANNEL, P, Registry
+
+log = logging.getLogger("rulemill.app")
+
+
+def connect(url: str, name: str) -> redis.Redis:
+    """A client for what is not hot: never retries by itself (a lost reply would be a second write)."""
+    return redis.Redis.from_url(
+        url, client_name=name, retry=Retry(NoBackoff(), 0), socket_connect_timeout=5.0, socket_timeout=10.0,
+        health_check_interval=0,
+    )  # fmt: skip
+
+
+async def partition_count(client: redis.Redis, wanted: int) -> int:
+    """How many partitions this Redis has: what the first server to start on it has chosen."""
+    key = P + "partitions"
+    await client.set(key, wanted, nx=True)
+    count = int(await client.get(key) or wanted)
+    if count != wanted:
+        log.warning("this Redis has %d partitions; `partitions = %d` has no effect any more", count, wanted)
+    return count
+
+
+def stopping() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def run_worker(settings: Settings, url: str, name: str = "") -> None:
+    """Own partitions and run chains until a signal says stop."""
+    from chains.plans import PlanSource
+    from chains.repository import ChainRepository
+    from engine.stores.products import Products, Secrets
+    from engine.stores.sqlite import SqliteTimeseries
+    from engine.wire import Subscriber
+    from engine.worker import Worker, WorkerParts
+    from nodes.catalogue import Catalogue
+
+    stop = stopping()
+    client = connect(url, "worker")
+    partitions = await partition_count(client, settings.partitions)
+    registry = Registry(client)
+    secrets = Secrets(registry)
+    repository = ChainRepository(client, Catalogue().with_plugins(settings.plugins), secrets.of)
+    plans = PlanSource(repository)
+
+    def changed(_: str, payload: bytes) -> None:
+        _, what, id = payload.decode().split(" ", 2)
+        if what == "secret":
+            plans.forget(id)
+
+    changes = Subscriber(url, "worker-registry", [CHANNEL], changed)
+    worker = Worker(
+        WorkerParts(
+            url=url, name=name or f"worker-{new_id()[-12:]}", partitions=partitions, plans=plans,
+            store=SqliteTimeseries(settings.folder() / "telemetry.db"), store_name="sqlite",
+            product=Products(registry).find, secret=secrets.get,
+        )
+    )  # fmt: skip
+    await changes.start()
+    await worker.start()
+    ended = asyncio.ensure_future(worker.wait())
+    asked = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
+    failure = ended.exception() if ended.done() and not ended.cancelled() else None
+    ended.cancel()
+    asked.cancel()
+    if failure is not None:
+        # Nothing of the batch in hand is visible: let the partitions be recovered by whoever takes them.
+        raise failure
+    await worker.stop()
+    await changes.stop()
+    await plans.close()
+    await client.aclose()
+
+
+async def run_api(settings: Settings, url: str, sockets: Mapping[str, socket.socket]) -> None:
+    """Serve devices and apps until a signal says stop, then answer what was accepted."""
+    raise NotImplementedError

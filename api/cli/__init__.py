@@ -1,0 +1,40 @@
+"""The `rulemill` command."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from api.cli.serve import api, up, worker
+from engine.errors import RulemillError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="rulemill")
+def rulemill() -> None:
+    """A rule-engine-centric flow server for IoT.
+
+    Start with `rulemill up --demo`: a whole server, with devices to try.
+    """
+
+
+for command in (up, api, worker):
+    rulemill.add_command(command)
+
+
+def main() -> None:
+    """Run the command; our own errors become one line each, never a traceback."""
+    try:
+        rulemill(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except RulemillError as error:
+        for line in str(error).split("; "):
+            click.echo(f"rulemill: {line}", err=True)
+        sys.exit(2)

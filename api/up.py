@@ -1,0 +1,150 @@
+"""`rulemill up`: a whole server on one machine, from an empty folder to `ready.json`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from api.app import connect, partition_count, stopping
+from api.embedded_redis import EmbeddedRedis, check_given, lock
+from api.sockets import addresses, bind, pack, shown
+from api.supervisor import Child, Supervisor
+from engine.config import LISTENERS, Loaded, Settings
+
+log = logging.getLogger("rulemill.up")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    temporary = path.with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def operator_token(settings: Settings) -> str:
+    """The operator's token: as set, else the one made at the first start."""
+    if settings.operator_token:
+        return settings.operator_token
+    path = settings.folder() / "operator-token"
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
+    """Start everything, say where it is, and run until a signal says stop."""
+    stop = stopping()
+    settings = loaded.settings
+    folder = settings.folder()
+    lock(folder)
+    ready = folder / "ready.json"
+    ready.unlink(missing_ok=True)
+    token = operator_token(settings)
+    doors = addresses(loaded)
+    if demo and "ct_http" not in doors:
+        doors["ct_http"] = f"127.0.0.1:{LISTENERS['ct_http'].port}"
+    sockets, notes = bind(doors, loaded.named, fall_back=demo)
+    redis = redis_process = None
+    if settings.redis_url:
+        url = settings.redis_url
+        notes += await asyncio.to_thread(check_given, url, settings.durability)
+    else:
+        fsync = "always" if settings.durability == "durable" else "everysec"
+        redis = EmbeddedRedis(folder / "redis", fsync=fsync, max_memory=settings.redis_max_memory)
+        redis_process = await redis.start()
+        url = redis.url
+    if settings.durability == "fast":
+        notes.append("durability is `fast`: a power cut may lose up to one second of acknowledged messages")
+    client = connect(url, "up")
+    partitions = await partition_count(client, settings.partitions)
+    await client.aclose()
+    environment = _environment(loaded, url, token)
+    packed, descriptors = pack(sockets), tuple(each.fileno() for each in sockets.values())
+    children = [
+        Child("api", _api_arguments(packed, bootstrap if i == 0 else None, demo and i == 0), descriptors, environment)
+        for i in range(settings.api_processes)
+    ]
+    children += [Child("worker", _worker_arguments, (), environment) for _ in range(settings.worker_count())]
+    supervisor = Supervisor(children, url, partitions, redis)
+    try:
+        await supervisor.start(redis_process)
+        facts = _facts({key: shown(each) for key, each in sockets.items()}, token)
+        demo_file = folder / "demo.json"
+        if demo and demo_file.exists():
+            facts["devices"] = json.loads(demo_file.read_text())["devices"]
+        write_private(ready, json.dumps(facts, indent=2))
+        _tell(facts, notes, folder, demo)
+        failed = asyncio.ensure_future(supervisor.failed.wait())
+        asked = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([failed, asked], return_when=asyncio.FIRST_COMPLETED)
+        failed.cancel()
+        asked.cancel()
+        click.echo("stopping: finishing what was accepted …", err=True)
+    finally:
+        ready.unlink(missing_ok=True)
+        for each in sockets.values():
+            each.close()
+        await supervisor.stop()
+    if supervisor.failed.is_set():
+        raise SystemExit(1)
+
+
+def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
+    """What children need to come to the same settings."""
+    settings = loaded.settings
+    plain = {
+        "data": str(settings.folder()), "redis_url": url, "operator_token": token, "durability": settings.durability,
+        "partitions": settings.partitions, "backlog_entries": settings.backlog_entries,
+        "spool_bytes": settings.spool_bytes, "log_level": settings.log_level, "rate_limit": settings.rate_limit,
+        "trusted_proxies": ",".join(settings.trusted_proxies), "cors_origins": ",".join(settings.cors_origins),
+        "plugins": ",".join(settings.plugins), "tls_certificate": settings.tls.certificate,
+        "tls_key": settings.tls.key,
+    }  # fmt: skip
+    return {f"RULEMILL_{name.upper()}": str(value) for name, value in plain.items()}
+
+
+def _api_arguments(sockets: str, bootstrap: str | None, demo: bool) -> Callable[[str], list[str]]:
+    made = ["api", "--sockets", sockets]
+    made += ["--bootstrap", bootstrap] if bootstrap else []
+    made += ["--demo"] if demo else []
+    return lambda name: made
+
+
+def _worker_arguments(name: str) -> list[str]:
+    return ["worker", "--name", name]
+
+
+def _facts(where: Mapping[str, str], token: str) -> dict[str, Any]:
+    """The content of ready.json."""
+    return {
+        "http": f"http://{where['http']}",
+        "mqtt": where["mqtt"],
+        "listeners": dict(where),
+        "operator_token": token,
+    }
+
+
+def _tell(facts: Mapping[str, Any], notes: list[str], folder: Path, demo: bool) -> None:
+    for note in notes:
+        click.echo(f"note: {note}")
+    click.echo(f"Rulemill is ready.  HTTP {facts['http']}   MQTT {facts['mqtt']}   data {folder}")
+    for key, address in facts["listeners"].items():
+        if key not in ("http", "mqtt"):
+            click.echo(f"  {key}: {address}")
+    click.echo(f"Management API: {facts['http']}/flow/v1  (operator token in {folder / 'ready.json'})")
+    if demo and "devices" in facts:
+        token = facts["devices"]["thingsboard"]["token"]
+        click.echo("\nTry it, in another terminal:\n")
+        click.echo(f"  curl -d '{{\"temperature\": 42}}' {facts['http']}/api/v1/{token}/telemetry")
+        click.echo("  rulemill points latest demo-thermometer")
+        click.echo("  rulemill alarm list\n")
