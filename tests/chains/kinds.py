@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -129,12 +129,3 @@ class Kinds:
 
 
 CATALOGUE = Kinds(Step, Script, State, Delay, Call, Chain, Output)
-
-
-def chain(name: str, start: str, **nodes: Any) -> dict[str, Any]:
-    """A chain of step nodes: a node is given as its `to`, or, with `kind` in it, whole."""
-    return {
-        "chain": name,
-        "start": start,
-        "nodes": {key: value if "kind" in value else {"kind": "step", "to": value} for key, value in nodes.items()},
-    }

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from chains.compiler import check_chain, compile_tenant
 from engine.errors import InvalidDocument
 from engine.plan import Plan
+from tests.chains.documents import in_order
 from tests.chains.kinds import CATALOGUE
-from tests.chains.test_compiler import in_order
 
 NODES = ["a", "b", "c", "d"]
 CHAINS = ["root", "one", "two"]

@@ -7,7 +7,8 @@ import pytest
 from chains.lint import lint_chain
 from nodes.message_type_switch import MessageTypeSwitch
 from nodes.rpc_reply import RpcReply
-from tests.chains.kinds import Call, Kinds, Script, Step, chain
+from tests.chains.documents import chain
+from tests.chains.kinds import Call, Kinds, Script, Step
 
 KINDS = Kinds(Step, Script, Call, MessageTypeSwitch, RpcReply)
 

@@ -10,7 +10,8 @@ from chains.plans import PlanSource
 from chains.repository import ChainRepository
 from engine.errors import NotFound
 from engine.plan import Plan
-from tests.chains.kinds import CATALOGUE, Call, Kinds, Step, chain
+from tests.chains.documents import chain
+from tests.chains.kinds import CATALOGUE, Call, Kinds, Step
 
 pytestmark = pytest.mark.asyncio
 

@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 from chains import repository as repository_module
 from chains.repository import ChainRepository
 from engine.errors import BadInput, Conflict, Finding, InvalidDocument, NotFound
-from tests.chains.kinds import CATALOGUE, chain
+from tests.chains.documents import chain
+from tests.chains.kinds import CATALOGUE
 
 pytestmark = pytest.mark.asyncio
 

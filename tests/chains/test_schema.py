@@ -4,7 +4,8 @@ from jsonschema import Draft202012Validator
 
 from chains.schema import chain_schema, validate
 from engine.errors import Finding
-from tests.chains.kinds import CATALOGUE, chain
+from tests.chains.documents import chain
+from tests.chains.kinds import CATALOGUE
 
 
 def test_the_published_schema_is_a_schema_and_refers_only_to_itself() -> None:
