@@ -8,8 +8,10 @@ from engine.entries import Item
 from engine.lanes import MAX_CRASHES, MAX_WAITING, RUN_AT_ONCE, Lane, decode_item
 from engine.leases import Owned
 from engine.message import now_ms
-from engine.runner import MAX_ATTEMPTS
 from engine.wire import Wire
+
+_TOO_OFTEN = 1 << 20
+"""Attempts beyond every policy: the next failure is the last."""
 
 
 def due_lanes(owned: Owned) -> list[str]:
@@ -35,7 +37,7 @@ async def run_lane(owned: Owned, originator: str, wire: Wire, runner: BatchRunne
     commits = {keys.number: commit}
     items = [Item(item.message, item.resumed, item.attempts, item.since_ms) for item in waiting]
     if lane.length > MAX_WAITING and items:
-        items[0] = items[0]._replace(attempts=MAX_ATTEMPTS, since_ms=items[0].since_ms or now_ms())
+        items[0] = items[0]._replace(attempts=_TOO_OFTEN, since_ms=items[0].since_ms or now_ms())
     if lane.crashes >= MAX_CRASHES and items:
         runner.bury_unrun(commit, items[0], "ended the worker process each time it ran")
     else:

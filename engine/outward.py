@@ -23,7 +23,6 @@ from engine.node import CallNode, Resumed
 from engine.outcomes import Discard, Retry
 from engine.plan import Plan, PlanNode
 from engine.redis_scripts import POSTPONE, TAKE
-from engine.runner import MAX_ATTEMPTS, RETRY_FOR_MS
 from engine.wire import Wire, call, failed
 
 log = logging.getLogger("rulemill.outward")
@@ -121,24 +120,24 @@ class Outward:
             parked = line[0]
             plan = await self._plan_for(parked.message.tenant, parked.message.deployment)
             where = plan.index.get(parked.message.node)
-            node = None if where is None else plan.nodes[where].node
-            if isinstance(node, CallNode) and not node.ordered:
-                task = asyncio.create_task(self._until_done(place, node, parked), name="outward-unordered")
+            plan_node = None if where is None else plan.nodes[where]
+            if plan_node is not None and isinstance(plan_node.node, CallNode) and not plan_node.node.ordered:
+                task = asyncio.create_task(self._until_done(place, plan_node, parked), name="outward-unordered")
                 self._tasks[task] = place[0]
                 task.add_done_callback(self._gone)
                 unordered.append(task)
             else:
-                await self._until_done(place, node, parked)
+                await self._until_done(place, plan_node, parked)
             line.popleft()
         del queue.waiting[originator]
         if not queue.waiting and not queue.count:
             self._queues.pop(place, None)
 
-    async def _until_done(self, place: Place, node: object, parked: Parked) -> None:
+    async def _until_done(self, place: Place, plan_node: PlanNode | None, parked: Parked) -> None:
         """Call, and call again while it makes sense, until the message is back in the stream."""
         try:
             while True:
-                resumed = await self._attempt(node, parked)
+                resumed = await self._attempt(plan_node, parked)
                 if isinstance(resumed, Resumed):
                     await self._bring_back(place[0], parked, resumed)
                     return
@@ -150,12 +149,13 @@ class Outward:
             if (queue := self._queues.get(place)) is not None:
                 queue.count -= 1
 
-    async def _attempt(self, node: object, parked: Parked) -> Resumed | tuple[Parked, float]:
+    async def _attempt(self, plan_node: PlanNode | None, parked: Parked) -> Resumed | tuple[Parked, float]:
         """One call: what to bring back, or the parked message with one attempt more and the seconds to wait."""
         message = parked.message
-        if not isinstance(node, CallNode):
+        if plan_node is None or not isinstance(plan_node.node, CallNode):
             return Resumed("call", None, f"no node {message.node!r} that calls out")
-        if parked.attempts >= MAX_ATTEMPTS:
+        node, policy = plan_node.node, plan_node.retry
+        if parked.attempts >= policy.attempts:
             return Resumed("call", None, f"gave up after {parked.attempts} attempts: the process died or was stopped")
         limit = self._limits.get((message.tenant, message.node))
         if limit is None:
@@ -177,7 +177,7 @@ class Outward:
             else:
                 return Resumed("call", [[relation, back] for relation, back in made])
         attempts, since_ms = parked.attempts + 1, parked.since_ms or now_ms()
-        if attempts >= MAX_ATTEMPTS or now_ms() - since_ms > RETRY_FOR_MS:
+        if policy.exhausted(attempts, now_ms() - since_ms):
             return Resumed("call", None, f"gave up after {attempts} attempts: {reason}")
         wait_s = backoff_s(attempts, after_s)
         due_ms = now_ms() + int(wait_s * 1000)

@@ -20,6 +20,10 @@ class RetryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         float, msgspec.Meta(ge=1, le=86_400, description="How many seconds after the first try the last may begin.")
     ] = 600.0
 
+    def exhausted(self, attempts: int, for_ms: int) -> bool:
+        """Whether a node that was tried so often, over so long, has failed for good."""
+        return attempts >= self.attempts or for_ms > self.within_s * 1000
+
 
 DEFAULT_RETRY: Final = RetryPolicy()
 

@@ -25,9 +25,6 @@ from engine.view import View
 
 log = logging.getLogger("rulemill.runner")
 
-MAX_ATTEMPTS = 5
-RETRY_FOR_MS = 600_000
-
 Placed = tuple[int, Message]
 
 
@@ -257,7 +254,7 @@ class _Walk:
                 key = (position, message.copy, plan_node.name)
                 attempts, since_ms = self.attempts.get(key, (0, self.view.now_ms))
                 attempts += 1
-                if attempts >= MAX_ATTEMPTS or self.view.now_ms - since_ms > RETRY_FOR_MS:
+                if plan_node.retry.exhausted(attempts, self.view.now_ms - since_ms):
                     out.failed[i] = f"gave up after {attempts} attempts: {retry.reason}"
                     del out.retried[i]
                     continue

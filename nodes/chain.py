@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from nodes import FAILURE, Context, Example, Message, Node, NodeSpec, Outcomes, Relation
+from nodes import Context, Example, Message, Node, NodeSpec, Outcomes
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True):
@@ -30,7 +30,7 @@ class Chain(Node):
             "call itself, not even through others."
         ),
         config=Config,
-        relations=(Relation(FAILURE, "A node of the called chain failed and has no Failure connection there."),),
+        relations=(),
         open_relations=True,
         examples=(Example("Call the chain of alarms", {"chain": "alarms"}),),
     )
