@@ -1,0 +1,58 @@
+"""Payloads of events, commands and their answers: opaque bytes outside, values in chains (CT-6)."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, NamedTuple
+
+import msgspec
+
+from engine.errors import BadInput
+from nodes.codecs.formats import from_base64
+from nodes.codecs.values import decode_json
+
+
+class Payload(NamedTuple):
+    """Bytes for a device, and whether they are JSON."""
+
+    body: bytes
+    is_json: bool
+
+
+def as_value(body: bytes) -> Any:
+    """What a chain sees of a device's bytes: their JSON value, else `{"raw_b64": …, "hex": …}`."""
+    try:
+        return decode_json(body)
+    except BadInput:
+        return {"raw_b64": base64.b64encode(body).decode("ascii"), "hex": body.hex()}
+
+
+def as_bytes(value: Any) -> Payload:
+    """What a device gets of a value: bytes and text as they are, `{"raw_b64": …}` as the bytes it stands for, any
+    other value as JSON."""
+    if isinstance(value, bytes):
+        return Payload(value, False)
+    if isinstance(value, str):
+        return Payload(value.encode(errors="replace"), False)
+    if isinstance(value, dict) and "raw_b64" in value and value.keys() <= {"raw_b64", "hex", "bytes"}:
+        try:
+            return Payload(from_base64(value["raw_b64"], "/raw_b64"), False)
+        except BadInput:
+            pass  # an object of that look, and nothing more
+    return Payload(msgspec.json.encode(value), True)
+
+
+def as_listed(value: Any) -> Any:
+    """How a command's payload stands in the list of commands: its JSON value, else text, else `{"$base64": …}`
+    (CT-S7)."""
+    body, is_json = as_bytes(value)
+    if is_json:
+        return value
+    try:
+        return decode_json(body)
+    except BadInput:
+        pass
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return {"$base64": base64.b64encode(body).decode("ascii")}
