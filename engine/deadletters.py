@@ -15,6 +15,7 @@ from engine.errors import NotFound
 from engine.message import now_ms
 from engine.partitions import Keys, all_keys
 from engine.redis_scripts import REDRIVE
+from engine.stores.merged_index import MergedIndex
 from engine.wire import Argument, Wire, call
 
 KEEP_MS: Final = 14 * 86_400_000
@@ -48,6 +49,19 @@ class DeadLetters:
         blobs = await self._wire.execute([("HGET", keys.dead, id) for _, id, keys in newest]) if newest else []
         return [_decode(blob) for blob in blobs if blob is not None]
 
+    async def page(self, tenant: str, *, limit: int = 100, cursor: str = "") -> tuple[Sequence[DeadLetter], str]:
+        """Letters of a tenant, newest first, and the cursor of the next page (empty: there is none).
+
+        BadInput for a cursor that is none. Letters of one millisecond, as a batch leaves them, are not lost between
+        pages.
+        """
+        walk = MergedIndex(self._wire, [keys.index("dead", tenant) for keys in self._keys], cursor)
+        entries = await walk.next(limit + 1)
+        shown, more = entries[:limit], len(entries) > limit
+        commands = [("HGET", self._keys[entry.part].dead, entry.member) for entry in shown]
+        blobs = await self._wire.execute(commands) if commands else []
+        return [_decode(blob) for blob in blobs if blob is not None], shown[-1].cursor() if more else ""
+
     async def get(self, tenant: str, id: str) -> DeadLetter:
         """One letter; NotFound if the tenant has none of that id."""
         return (await self._find(tenant, id))[1]
@@ -61,10 +75,12 @@ class DeadLetters:
                     return keys, letter
         raise NotFound("dead letter", id)
 
-    async def redrive(self, tenant: str, id: str) -> None:
-        """Run a letter's message again from the node it failed at, on the tenant's current deployment."""
+    async def redrive(self, tenant: str, id: str, *, from_start: bool = False) -> None:
+        """Run a letter's message again on the tenant's current deployment: from the node it failed at, or the start."""
         keys, letter = await self._find(tenant, id)
         again = replace(letter.message, deployment=0, hops=0, reply_to="", awaited=False)
+        if from_start:
+            again = replace(again, node="")
         await self._end(keys, tenant, id, pack_messages([again]))
 
     async def drop(self, tenant: str, id: str) -> None:

@@ -168,8 +168,10 @@ class Registry:
 
     # Devices
 
-    async def put_device(self, device: Device, credentials: Sequence[Credential] | None = None) -> Device:
-        """Create or change a device; with `credentials` given, they replace the ones it has.
+    async def put_device(
+        self, device: Device, credentials: Sequence[Credential] | None = None, *, keep: Sequence[str] = ()
+    ) -> Device:
+        """Create or change a device; with `credentials` given, they replace the ones it has, but those of kinds `keep`.
 
         An empty id is made up. Conflict for a name, external id or credential that another device has.
         """
@@ -181,7 +183,9 @@ class Registry:
             await self.product(device.tenant, device.product)
         prints = known.credentials if known else []
         if credentials is not None:
-            prints = [f"{credential.kind}:{fingerprint(device, credential)}" for credential in credentials]
+            kept = [each for each in prints if each.partition(":")[0] in keep]
+            made = [f"{credential.kind}:{fingerprint(device, credential)}" for credential in credentials]
+            prints = list(dict.fromkeys([*kept, *made]))
         device = msgspec.structs.replace(
             device, credentials=prints, created_ms=known.created_ms if known else now_ms(),
             activated_ms=known.activated_ms if known else 0,
