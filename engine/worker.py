@@ -358,8 +358,12 @@ class Worker:
         count = self._parts.partitions
         free = [number for number in range(count) if number not in self._owned and number not in self._shunned]
         random.shuffle(free)
-        for owned in await self._leases.take(free[:-surplus]):
-            await self._own(owned)
+        wanted = -surplus
+        while free and wanted > 0:
+            asked, free = free[:wanted], free[wanted:]
+            for owned in await self._leases.take(asked):
+                wanted -= 1
+                await self._own(owned)
 
     async def _own(self, owned: Owned) -> None:
         keys = owned.keys
