@@ -1,0 +1,83 @@
+"""What keeps everything bounded: old dead letters, ended alarms and silent producers go, once an hour, by one process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from engine.deadletters import DeadLetters
+from engine.message import now_ms
+from engine.partitions import all_keys
+from engine.service import Loop
+from engine.stores import alarms
+from engine.wire import Argument, Wire
+
+log = logging.getLogger("rulemill.housekeeping")
+
+EVERY_S: Final = 3600.0
+TURN_KEY: Final = "rm:{reg}:housekeeping"
+PRODUCER_KEEP_MS: Final = 86_400_000
+ALARM_KEEP_MS: Final = 90 * 86_400_000
+AT_ONCE: Final = 500
+
+
+class Housekeeping:
+    """One process's hourly round; the turn key lets only one of them do it."""
+
+    def __init__(self, wire: Wire, partitions: int, tenants: Callable[[], Awaitable[Sequence[str]]]) -> None:
+        self._wire, self._keys = wire, all_keys(partitions)
+        self._dead = DeadLetters(wire, partitions)
+        self._tenants = tenants
+        self._loop = Loop("housekeeping", EVERY_S, self._turn)
+
+    async def start(self) -> None:
+        """Begin; the first round comes after an hour."""
+        await self._loop.start()
+
+    async def stop(self) -> None:
+        """End."""
+        await self._loop.stop()
+
+    async def _turn(self) -> None:
+        mine = (await self._wire.execute([("SET", TURN_KEY, "1", "NX", "EX", int(EVERY_S) // 2)]))[0]
+        if mine is not None:
+            await self.round()
+
+    async def round(self) -> dict[str, int]:
+        """Clean everything once; how many of each kind went."""
+        tenants = await self._tenants()
+        gone = {
+            "dead letters": await self._dead.trim(tenants),
+            "producers": await self._producers(),
+            "ended alarms": await self._alarms(tenants),
+        }
+        log.info("housekeeping: %s", ", ".join(f"{count} {what}" for what, count in gone.items()))
+        return gone
+
+    async def _producers(self) -> int:
+        """Producers that have said nothing for a day will not repeat themselves."""
+        gone = 0
+        for keys in self._keys:
+            flat = (await self._wire.execute([("HGETALL", keys.producers)]))[0]
+            limit = now_ms() - PRODUCER_KEEP_MS
+            old = [flat[i] for i in range(0, len(flat), 2) if int(flat[i + 1].split(b" ")[1]) < limit]
+            if old:
+                gone += (await self._wire.execute([("HDEL", keys.producers, *old)]))[0]
+        return gone
+
+    async def _alarms(self, tenants: Sequence[str]) -> int:
+        """Ended alarms older than the limit; active ones stay whatever their age."""
+        gone = 0
+        for keys in self._keys:
+            for tenant in tenants:
+                index = keys.index(alarms.INDEX, tenant)
+                window = ("ZRANGEBYSCORE", index, "-inf", now_ms() - ALARM_KEEP_MS, "LIMIT", 0, AT_ONCE)
+                for member in (await self._wire.execute([window]))[0]:
+                    device, _, id = alarms.split_member(member.decode())
+                    key, field = keys.state(alarms.TABLE, device), alarms.past_field(id)
+                    ended = (await self._wire.execute([("HDEL", key, field)]))[0]
+                    if ended:
+                        commands: list[tuple[Argument, ...]] = [("ZREM", index, member)]
+                        gone += (await self._wire.execute(commands))[0]
+        return gone
