@@ -1,4 +1,4 @@
-"""What keeps everything bounded: old dead letters, ended alarms and silent producers go, once an hour, by one process."""
+"""What keeps everything bounded: old dead letters, ended alarms and silent producers go, hourly, in one process."""
 
 from __future__ import annotations
 
