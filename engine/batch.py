@@ -44,6 +44,7 @@ class BatchRunner:
     async def into(self, items: list[Item], where: list[int], commits: dict[int, Commit], in_lane: str = "") -> None:
         """Run items, but those aside whose lane is open (unless it is the lane being run)."""
         groups: dict[tuple[str, int, int], list[tuple[int, Item]]] = {}
+        current: dict[str, int] = {}
         part = 0
         last = None
         for position, item in enumerate(items):
@@ -52,7 +53,9 @@ class BatchRunner:
             if message.originator != in_lane and message.originator in commit.owned.lanes:
                 join_lane(commit, LaneItem(*item))
                 continue
-            deployment = message.deployment or await self._current(message.tenant)
+            deployment = message.deployment or current.get(message.tenant, 0)
+            if not deployment:
+                deployment = current[message.tenant] = await self._current(message.tenant)
             if in_lane and deployment != last:
                 # A lane is one device's order: messages of different deployments must not be sorted apart.
                 part, last = part + 1, deployment
