@@ -1,0 +1,287 @@
+"""The front of all HTTP: who owns a path, what runs there, and in whose shape an error is told.
+
+Device paths are plain calls without a framework, since one costs more than all the rest of a request. Everything of the
+management API goes to the ASGI application behind (`fallback`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from api.transports.http_exchange import (
+    Asgi,
+    Gone,
+    Header,
+    Held,
+    HttpError,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    Stream,
+    TooLarge,
+)
+from engine.errors import BadInput, Refused
+
+log = logging.getLogger("rulemill.http")
+
+FALLBACK_ROOTS: Final = frozenset({"flow", "livez", "readyz", "healthz", "metrics"})
+"""First path segments of what is not a device's."""
+
+JSON: Final[Header] = (b"content-type", b"application/json")
+_STORAGE_AWAY: Final = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
+
+
+Handler = Callable[[Request, dict[str, str]], Awaitable[Response | Stream]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What runs at a path. `pattern` is like `/api/v1/{token}/telemetry`: a part in braces takes any one segment."""
+
+    method: str
+    pattern: str
+    handler: Handler
+
+
+class Surface(Protocol):
+    """The HTTP side of a dialect."""
+
+    name: str
+    cors: bool
+    """Whether its answers are for web pages of other origins too (`G-28`)."""
+    routes: Sequence[Route]
+
+    def owns(self, request: Request) -> bool:
+        """Whether the path is this dialect's, also where nothing runs (`G-4`)."""
+
+    def error(self, request: Request, status: int, reason: str, headers: Sequence[Header] = ()) -> Response:
+        """An error in the dialect's shape; with `headers` in it."""
+
+
+class _Place:
+    """A node of a surface's tree of paths."""
+
+    __slots__ = ("any", "literal", "routes")
+
+    def __init__(self) -> None:
+        self.literal: dict[str, _Place] = {}
+        self.any: _Place | None = None
+        self.routes: dict[str, tuple[Route, tuple[tuple[int, str], ...]]] = {}
+        """By method: the route, and which segment each of its names stands for."""
+
+    def add(self, route: Route) -> None:
+        place = self
+        names = []
+        for i, part in enumerate(route.pattern.strip("/").split("/")):
+            if part.startswith("{"):
+                names.append((i, part[1:-1]))
+                place.any = place.any or _Place()
+                place = place.any
+            else:
+                place = place.literal.setdefault(part, _Place())
+        if route.method in place.routes:
+            raise ValueError(f"two routes for {route.method} {route.pattern}")
+        place.routes[route.method] = (route, tuple(names))
+
+    def find(self, segments: Sequence[str], at: int = 0) -> _Place | None:
+        """The place of a path; a spelled-out part wins over one in braces."""
+        if at == len(segments):
+            return self if self.routes else None
+        literal = self.literal.get(segments[at])
+        found = literal.find(segments, at + 1) if literal is not None else None
+        if found is None and self.any is not None and segments[at]:
+            found = self.any.find(segments, at + 1)
+        return found
+
+
+class Front:
+    """The ASGI application. `cors_origins` empty lets pages of any origin call device paths."""
+
+    def __init__(
+        self,
+        surfaces: Sequence[Surface],
+        fallback: Asgi | None = None,
+        *,
+        cors_origins: Iterable[str] = (),
+        trusted_proxies: Iterable[str] = (),
+    ) -> None:
+        self._surfaces = [(surface, _tree(surface)) for surface in surfaces]
+        self._fallback = fallback
+        self._origins = frozenset(cors_origins)
+        self._held = Held(frozenset(trusted_proxies))
+
+    def drain(self) -> None:
+        """Let requests that wait end with 503, so that their clients ask another process."""
+        for future in list(self._held.waiting):
+            if not future.done():
+                future.set_exception(Refused("the server stops"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        request = Request(scope, receive, self._held)
+        if self._fallback is not None and request.segments[:1] and request.segments[0] in FALLBACK_ROOTS:
+            await self._fallback(scope, receive, send)
+            return
+        owner = next((each for each in self._surfaces if each[0].owns(request)), None)
+        if owner is None:
+            await _answer(Response(404, b'{"message":"Not Found"}', (JSON,)), (), send)
+            return
+        surface, tree = owner
+        try:
+            place = tree.find(request.segments)
+            cors = self._cors(request) if surface.cors else ()
+            if surface.cors and request.method == "OPTIONS" and place is not None and _is_preflight(request):
+                await _answer(Response(204, b"", _preflight(request, place)), cors, send)
+                return
+            answer = await _run(surface, place, request)
+            if isinstance(answer, Response):
+                await _answer(answer, cors, send)
+            else:
+                await _stream(answer, cors, request, send)
+        except Gone:
+            pass
+        finally:
+            request.release()
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start and stop are not the application's (a no-op); WebSockets are the fallback's."""
+        if scope["type"] == "lifespan":
+            while (message := await receive())["type"] != "lifespan.shutdown":
+                await send({"type": f"{message['type']}.complete"})
+            await send({"type": "lifespan.shutdown.complete"})
+        elif self._fallback is not None and scope["path"].split("/")[1:2] == ["flow"]:
+            await self._fallback(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    def _cors(self, request: Request) -> tuple[Header, ...]:
+        if not self._origins:
+            return _ANY_ORIGIN
+        origin = request.header("origin")
+        if origin not in self._origins:
+            return ((b"vary", b"Origin"),)
+        return ((b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin"), _EXPOSED)
+
+
+_EXPOSED: Final[Header] = (b"access-control-expose-headers", b"Location, Retry-After")
+_ANY_ORIGIN: Final[tuple[Header, ...]] = ((b"access-control-allow-origin", b"*"), _EXPOSED)
+
+
+def _tree(surface: Surface) -> _Place:
+    root = _Place()
+    for route in surface.routes:
+        root.add(route)
+    return root
+
+
+async def _run(surface: Surface, place: _Place | None, request: Request) -> Response | Stream:
+    """The handler's answer, or the error it raised in the surface's shape."""
+    if place is None:
+        return surface.error(request, 404, "Not Found")
+    found = place.routes.get(request.method)
+    if found is None:
+        allow = ", ".join(sorted(place.routes)).encode()
+        return surface.error(request, 405, "Method Not Allowed", ((b"allow", allow),))
+    route, names = found
+    try:
+        return await route.handler(request, {name: request.segments[i] for i, name in names})
+    except BadInput as error:
+        return surface.error(request, 400, str(error))
+    except Refused as error:
+        return surface.error(request, 503, error.reason, ((b"retry-after", b"%d" % error.retry_after_s),))
+    except TooLarge as error:
+        return surface.error(request, 413, f"Payload size exceeds the limit of {error.limit} bytes")
+    except HttpError as error:
+        return surface.error(request, error.status, error.reason, error.headers)
+    except _STORAGE_AWAY as error:
+        log.warning("%s %s: %s", request.method, route.pattern, error)
+        return surface.error(request, 503, "storage does not answer", ((b"retry-after", b"1"),))
+    except Gone:
+        raise
+    except Exception:
+        # The pattern, not the path: paths hold secrets.
+        log.exception("%s %s failed", request.method, route.pattern)
+        return surface.error(request, 500, "Internal Server Error")
+
+
+async def _answer(response: Response, cors: Sequence[Header], send: Send) -> None:
+    headers: list[Header] = [*response.headers, *cors]
+    if response.status not in (204, 304):
+        headers.append((b"content-length", b"%d" % len(response.body)))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
+
+
+async def _stream(stream: Stream, cors: Sequence[Header], request: Request, send: Send) -> None:
+    await send({"type": "http.response.start", "status": stream.status, "headers": [*stream.headers, *cors]})
+    sending = asyncio.create_task(_chunks(stream.chunks, send))
+    watching = asyncio.create_task(request.gone())
+    try:
+        await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (sending, watching):
+            task.cancel()
+        results = await asyncio.gather(sending, watching, return_exceptions=True)
+    if isinstance(results[0], Exception):
+        # The head is out: the connection's end is all that can be told.
+        raise results[0]
+
+
+async def _chunks(chunks: AsyncIterator[bytes], send: Send) -> None:
+    try:
+        async for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _is_preflight(request: Request) -> bool:
+    return request.header("access-control-request-method") is not None
+
+
+def _preflight(request: Request, place: _Place) -> list[Header]:
+    headers: list[Header] = [
+        (b"access-control-allow-methods", ", ".join(sorted(place.routes)).encode()),
+        (b"access-control-max-age", b"600"),
+    ]
+    asked = request.header("access-control-request-headers")
+    if asked:
+        headers.append((b"access-control-allow-headers", asked.encode("latin-1")))
+    return headers
+
+
+__all__ = [
+    "FALLBACK_ROOTS",
+    "JSON",
+    "Asgi",
+    "Front",
+    "Gone",
+    "Handler",
+    "Header",
+    "HttpError",
+    "Receive",
+    "Request",
+    "Response",
+    "Route",
+    "Scope",
+    "Send",
+    "Stream",
+    "Surface",
+    "TooLarge",
+]
