@@ -1,0 +1,83 @@
+"""What happens to devices, told at once: one subscription of the bus for a process, fanned out to who listens here.
+
+Only a hint (`lost` says when some may be missing): what must arrive stands in Redis too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from engine.commit import BUS
+from engine.wire import Subscriber
+
+log = logging.getLogger("rulemill.live")
+
+Heard = Callable[[str, Any], None]
+"""Called with kind and body: "command" and the command's number, "attributes" and the new values of shared attributes,
+"attributes_deleted" and their keys."""
+
+_decode: Final = msgspec.msgpack.Decoder(tuple[str, str, str, Any]).decode
+
+
+class Live:
+    """Tells listeners what the bus says of their device. Callbacks run in the event loop and must not wait."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._listeners: dict[str, dict[object, Heard]] = {}
+        self._lost: dict[object, Callable[[], None]] = {}
+        self._subscriber = Subscriber(redis_url, "live", [BUS], self._handle, self._tell_lost)
+
+    async def start(self) -> None:
+        """Listen; raises redis ConnectionError when Redis is away."""
+        await self._subscriber.start()
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        await self._subscriber.stop()
+
+    def listen(self, device_id: str, callback: Heard) -> Callable[[], None]:
+        """Call back for everything about a device; gives what ends that (may be called twice)."""
+        key = object()
+        self._listeners.setdefault(device_id, {})[key] = callback
+
+        def remove() -> None:
+            listeners = self._listeners.get(device_id)
+            if listeners is not None:
+                listeners.pop(key, None)
+                if not listeners:
+                    del self._listeners[device_id]
+
+        return remove
+
+    def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back when something may have been missed: look for yourself. Gives what ends that."""
+        key = object()
+        self._lost[key] = callback
+
+        def remove() -> None:
+            self._lost.pop(key, None)
+
+        return remove
+
+    def _handle(self, _: str, payload: bytes) -> None:
+        try:
+            kind, _tenant, device, body = _decode(payload)
+        except msgspec.MsgspecError as error:
+            log.error("what the bus says cannot be read: %s", error)
+            return
+        for callback in list(self._listeners.get(device, {}).values()):
+            try:
+                callback(kind, body)
+            except Exception:
+                log.exception("a listener to %s failed", kind)
+
+    def _tell_lost(self) -> None:
+        for callback in list(self._lost.values()):
+            try:
+                callback()
+            except Exception:
+                log.exception("a listener failed")
