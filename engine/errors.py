@@ -72,6 +72,10 @@ class Fenced(RulemillError):
         self.partition = partition
 
 
+class StateUnavailable(RulemillError):
+    """Redis went away while a node read state: nobody's failure. The batch is run again when Redis is back."""
+
+
 class StoreUnavailable(RulemillError):
     """The telemetry store cannot take or give points now."""
 

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from engine import metrics
 from engine.effects import DEAD, DISCARDED, ENDED, PARKED, RETRIED, DeadLetter, Effects, ParkRequest, Step
 from engine.entries import Item, LaneItem
+from engine.errors import StateUnavailable
 from engine.failpoints import failpoint
 from engine.message import MAX_HOPS, Message
 from engine.node import CallNode, Resumed
@@ -122,6 +123,8 @@ class _Walk:
             out.retried[0] = retry
         except Discard as discard:
             out.discarded[0] = discard.reason
+        except StateUnavailable:
+            raise
         except Exception as error:
             out.failed[0] = _reason(plan_node, error)
         self._count(plan_node, 1, started)
@@ -150,6 +153,8 @@ class _Walk:
             messages = [message for _, message in batch]
             try:
                 await node.process(messages, out, self.view)
+            except StateUnavailable:
+                raise
             except Exception as error:
                 out = await self._one_by_one(plan_node, messages, error)
         self._count(plan_node, len(batch), started)
@@ -170,6 +175,8 @@ class _Walk:
             except Discard as discard:
                 out.discarded[i] = discard.reason
                 continue
+            except StateUnavailable:
+                raise
             except Exception as own:
                 out.failed[i] = _reason(plan_node, own)
                 continue
@@ -291,12 +298,7 @@ class _Walk:
         back = False
         placed = [(batch[i][0], message) for i, message in pairs]
         for copy, target in enumerate(targets):
-            if copy:
-                mine = [
-                    (position, replace(message, copy=f"{message.copy}.{at}-{copy}")) for position, message in placed
-                ]
-            else:
-                mine = placed
+            mine = [(position, _named(message, f"{at}-{copy}")) for position, message in placed] if copy else placed
             if target <= at:
                 back = True
                 mine = self._hop(mine, plan_node)
@@ -384,8 +386,13 @@ def _number_copies(at: int, emitted: dict[str, list[Placed]]) -> dict[str, list[
         for i, message in pairs:
             count = seen.get(i, 0)
             seen[i] = count + 1
-            mine.append((i, replace(message, copy=f"{message.copy}.{at}m{count}") if count else message))
+            mine.append((i, _named(message, f"{at}m{count}") if count else message))
     return numbered
+
+
+def _named(message: Message, way: str) -> Message:
+    """A copy of a message, named for the way it took; a loop takes the same way again, but never at the same hop."""
+    return replace(message, copy=f"{message.copy}.{way}{f'h{message.hops}' if message.hops else ''}")
 
 
 def _move(single: Outcomes, out: Outcomes, i: int) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from engine.errors import StateUnavailable
 from engine.message import now_ms
 from engine.node import Product
 
@@ -38,8 +42,13 @@ class View:
     async def load(self, wanted: Iterable[Field]) -> None:
         """Read what is not known yet in one round trip."""
         missing = [field for field in dict.fromkeys(wanted) if field not in self._values]
-        if missing:
-            self._values.update(zip(missing, await self._load(self.tenant, missing), strict=True))
+        if not missing:
+            return
+        try:
+            values = await self._load(self.tenant, missing)
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise StateUnavailable(str(error)) from error
+        self._values.update(zip(missing, values, strict=True))
 
     def get(self, originator: str, table: str, field: str) -> bytes | None:
         """A loaded or written field."""
@@ -51,7 +60,12 @@ class View:
 
     async def product(self, product_id: str) -> Product | None:
         """A product of the tenant."""
-        return None if self._product is None else await self._product(product_id)
+        if self._product is None:
+            return None
+        try:
+            return await self._product(product_id)
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise StateUnavailable(str(error)) from error
 
     def secret(self, name: str) -> str | None:
         """A secret of the tenant."""

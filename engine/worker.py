@@ -14,12 +14,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from engine import metrics
 from engine.batch import BatchRunner
 from engine.commit import Commit, Line
 from engine.deployments import Deployments, Plans
 from engine.entries import Item, UnknownEntryError, unpack_entry
+from engine.errors import StateUnavailable
 from engine.failpoints import failpoint
 from engine.lanes import decode_lane
 from engine.lanework import due_lanes, run_lane
@@ -160,7 +162,7 @@ class Worker:
                 if self._stopping:
                     await self._commit(commits)
                     return
-            except RedisConnectionError as error:
+            except (RedisConnectionError, RedisTimeoutError, StateUnavailable) as error:
                 log.warning("worker waits for Redis: %s", error)
                 await self._forget_reads(commits)
                 commits = {}
@@ -265,7 +267,7 @@ class Worker:
             self._busy_since = time.monotonic()
             try:
                 await self._runner.run(items, where, commits)
-            except RedisConnectionError as error:
+            except (RedisConnectionError, RedisTimeoutError, StateUnavailable) as error:
                 log.warning("batch waits for Redis: %s", error)
                 for number, next_id in fresh.items():
                     commits[number] = Commit(commits[number].owned, next_id)
