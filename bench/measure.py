@@ -1,0 +1,121 @@
+"""One phase at a time: how many messages went all the way through, what they cost, how long they took."""
+
+import time
+
+from load.counters import ACKED, ARRIVED, LIMIT, UNLIMITED
+from processes import cpu_s
+
+WARM_S = 1.0
+DRAINED_WITHIN_S = 30.0
+
+
+def closed(system, generator, *, seconds, window, ahead, progress, every_s):
+    """The most that goes through: `window` messages of a device unanswered, at most `ahead` not yet at the end.
+
+    `progress()` says how many messages of this generator have reached the end (the store, the sink).
+    """
+    counters = generator.counters
+    counters[LIMIT] = progress() + ahead
+    generator.begin("closed", seconds=WARM_S + seconds + 0.2, window=window)
+    start = time.monotonic()
+    before = None
+    held = polls = 0
+    while True:
+        done, now = progress(), time.monotonic()
+        held += counters[LIMIT] <= counters[0]
+        polls += 1
+        counters[LIMIT] = done + ahead
+        if before is None and now - start >= WARM_S:
+            before = (now, done, system.usage.read(), cpu_s(generator.pid))
+        elif before is not None and now - before[0] >= seconds:
+            break
+        if generator.done():
+            break
+        time.sleep(every_s)
+    after = (now, done, system.usage.read(), cpu_s(generator.pid))
+    generator.result()
+    counters[LIMIT] = UNLIMITED
+    wall, count = after[0] - before[0], max(after[1] - before[1], 1)
+    drain_s = drained(generator, progress)
+    return {
+        "rate": count / wall,
+        "cpu_us": {role: (after[2][role] - before[2].get(role, 0)) / count * 1e6 for role in after[2]},
+        "busy": {role: (after[2][role] - before[2].get(role, 0)) / wall for role in after[2]},
+        "generator_us": (after[3] - before[3]) / count * 1e6,
+        "held": held / polls,
+        "drain_s": drain_s,
+        "memory_mb": system.usage.memory(),
+    }
+
+
+def open_loop(system, generator, *, seconds, rate, progress, sample=None):
+    """Latency at a fixed rate. `sample()` is called every millisecond or so meanwhile."""
+    before = system.usage.read()
+    generator.begin("open", seconds=seconds, rate=rate)
+    while not generator.done(0.001):
+        if sample is not None:
+            sample()
+    made = generator.result()
+    end = time.monotonic() + 1.0
+    while sample is not None and time.monotonic() < end:
+        sample()
+        time.sleep(0.001)
+    after = system.usage.read()
+    count = max(made["acked"], 1)
+    made["rate"] = made["acked"] / made["seconds"]
+    made["cpu_us"] = {role: (after[role] - before.get(role, 0)) / count * 1e6 for role in after}
+    drained(generator, progress)
+    return made
+
+
+def calls(system, generator, *, seconds, connections):
+    """Calls one after the other on some connections: rate and latency."""
+    generator.begin("closed", seconds=0.3, window=1, devices=connections)
+    generator.result()
+    before, start = system.usage.read(), generator.counters[ACKED]
+    generator.begin("closed", seconds=seconds, window=1, devices=connections)
+    made = generator.result()
+    after, count = system.usage.read(), max(generator.counters[ACKED] - start, 1)
+    made["rate"] = made["acked"] / made["seconds"]
+    made["cpu_us"] = {role: (after[role] - before.get(role, 0)) / count * 1e6 for role in after}
+    return made
+
+
+def drained(generator, progress):
+    """Wait until all that was acknowledged is at the end; seconds it took."""
+    start = last_change = time.monotonic()
+    last = -1
+    while (done := progress()) < generator.counters[ACKED]:
+        now = time.monotonic()
+        if done != last:
+            last, last_change = done, now
+        if now - last_change > DRAINED_WITHIN_S:
+            break
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
+def arrivals(generator):
+    """Progress of a generator with a sink."""
+    return lambda: generator.counters[ARRIVED]
+
+
+def visible(dues, samples):
+    """Milliseconds from when a message was due to when it was seen in the store: (p50, p99), or None.
+
+    `samples`: (seconds, how many messages are stored), in time.
+    """
+    delays = []
+    at = 0
+    for i, due in enumerate(dues):
+        if due < samples[0][0]:
+            continue
+        while at < len(samples) and samples[at][1] <= i:
+            at += 1
+        if at == len(samples):
+            break
+        delays.append((samples[at][0] - due) * 1e3)
+    if not delays:
+        return None
+    delays.sort()
+    return delays[len(delays) // 2], delays[min(len(delays) - 1, int(len(delays) * 0.99))]
