@@ -3,87 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import pytest
-import pytest_asyncio
-import redis.asyncio as redis
 
-from engine.deadletters import DeadLetters
-from engine.ingress import Ingress
 from engine.outcomes import Retry
 from engine.partitions import all_keys, partition_of
-from engine.replies import Replies
-from engine.stores.commands import Commands
-from engine.stores.memory import MemoryTimeseries
-from engine.wire import Wire
-from engine.worker import Worker
-from tests.engine.toy import Ask, Call, Delay, Do, Plans, Save, message, plan, until, worker
+from tests.engine.bench import PARTITIONS, Bench
+from tests.engine.toy import Ask, Call, Delay, Do, Plans, Save, message, plan, until
 
 pytestmark = pytest.mark.asyncio
-
-PARTITIONS = 4
-
-
-class Bench:
-    """Ingress, store and the things that look into Redis, around workers that tests start."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.wire = Wire(url, "bench")
-        self.ingress = Ingress(self.wire, PARTITIONS)
-        self.store = MemoryTimeseries()
-        self.replies = Replies(url)
-        self.commands = Commands(self.wire, PARTITIONS)
-        self.dead = DeadLetters(self.wire, PARTITIONS)
-        self.workers: list[Worker] = []
-
-    async def work(self, *plans: object, name: str = "w1") -> Worker:
-        made = worker(
-            self.url, plans[0] if isinstance(plans[0], Plans) else Plans(*plans), self.store, name, PARTITIONS
-        )
-        await made.start()
-        self.workers.append(made)
-        return made
-
-    async def left(self) -> int:
-        """Entries in all streams."""
-        return sum(await self.wire.execute([("XLEN", keys.inbox) for keys in all_keys(PARTITIONS)]))
-
-    async def drained(self) -> bool:
-        return await self.left() == 0
-
-
-@pytest_asyncio.fixture
-async def bench(redis_url: str) -> AsyncIterator[Bench]:
-    made = Bench(redis_url)
-    async with AsyncExitStack() as stack:
-        await made.ingress.start()
-        stack.push_async_callback(made.wire.close)
-        await made.replies.start()
-        stack.push_async_callback(made.replies.stop)
-        stack.push_async_callback(made.ingress.stop)
-        yield made
-        for one in made.workers:
-            await one.stop()
 
 
 async def test_points_reach_the_store_and_leave_no_trace_in_redis(bench: Bench) -> None:
     await bench.work(plan(("save", Save(), {})))
     await bench.ingress.submit([message(f"d{i}", {"t": i}) for i in range(100)])
     await until(bench.drained)
-    client = redis.Redis.from_url(bench.url)
-    await until(lambda: _spools_empty(client))
+    await until(bench.spools_empty)
     latest = await bench.store.latest("acme", "d7")
     assert [(point.key, point.value) for point in latest] == [("t", 7)]
-    await client.aclose()
-
-
-async def _spools_empty(client: redis.Redis) -> bool:
-    lengths = [await client.xlen(keys.points) for keys in all_keys(PARTITIONS)]
-    sizes = [int(await client.get(keys.spooled) or 0) for keys in all_keys(PARTITIONS)]
-    return not any(lengths) and not any(sizes)
 
 
 async def test_a_device_is_seen_in_order_over_many_flushes(bench: Bench) -> None:
@@ -112,23 +49,14 @@ async def test_an_unwired_failure_is_a_dead_letter_and_redriving_runs_it_again(b
 
     await bench.work(plan(("check", Do(fail), {"Success": ["save"]}), ("save", Save(), {})))
     await bench.ingress.submit([message("d1", {"t": 1}), message("d1", {"t": 2})])
-    letters = await until(lambda: _letters(bench, 2))
+    letters = await until(lambda: bench.letters(2))
     assert {(letter.node, letter.reason) for letter in letters} == {("check", "too hot")}
     assert (letters[0].chain, letters[0].chain_version) == ("test", 1)
     broken = False
     for letter in letters:
         await bench.dead.redrive("acme", letter.id)
-    await until(lambda: _stored(bench, "d1"))
+    await until(lambda: bench.stored("d1"))
     assert await bench.dead.list("acme") == []
-
-
-async def _letters(bench: Bench, count: int) -> list | None:
-    letters = await bench.dead.list("acme")
-    return letters if len(letters) == count else None
-
-
-async def _stored(bench: Bench, device: str) -> bool:
-    return bool(await bench.store.latest("acme", device))
 
 
 async def test_a_crashing_node_fails_its_own_message_only(bench: Bench) -> None:
@@ -139,11 +67,11 @@ async def test_a_crashing_node_fails_its_own_message_only(bench: Bench) -> None:
 
     await bench.work(plan(("burst", Do(burst), {"Success": ["save"]}), ("save", Save(), {})))
     await bench.ingress.submit([message(f"d{n}", {"n": n}) for n in range(6)])
-    letters = await until(lambda: _letters(bench, 1))
+    letters = await until(lambda: bench.letters(1))
     assert letters[0].reason == "ZeroDivisionError: by zero"
     for n in (0, 1, 2, 4, 5):
-        await until(lambda n=n: _stored(bench, f"d{n}"))
-    assert not await _stored(bench, "d3")
+        await until(lambda n=n: bench.stored(f"d{n}"))
+    assert not await bench.stored("d3")
 
 
 async def test_a_retry_holds_its_own_device_in_order_and_no_other(bench: Bench) -> None:
@@ -167,13 +95,7 @@ async def test_a_retry_holds_its_own_device_in_order_and_no_other(bench: Bench) 
     await bench.ingress.submit([message("a", {"n": 5})])
     await until(lambda: len([1 for device, _ in seen if device == "a"]) == 6)
     assert [n for device, n in seen if device == "a"] == [0, 1, 2, 3, 4, 5]
-    client = redis.Redis.from_url(bench.url)
-    await until(lambda: _no_lanes(client))
-    await client.aclose()
-
-
-async def _no_lanes(client: redis.Redis) -> bool:
-    return not [key for key in await client.keys("rm:*lane*")]
+    await until(bench.no_lanes)
 
 
 async def test_a_retry_that_never_passes_ends_as_a_dead_letter(bench: Bench) -> None:
@@ -182,14 +104,14 @@ async def test_a_retry_that_never_passes_ends_as_a_dead_letter(bench: Bench) -> 
 
     await bench.work(plan(("never", Do(never), {})))
     await bench.ingress.submit([message("a", {"n": 1})])
-    letters = await until(lambda: _letters(bench, 1))
+    letters = await until(lambda: bench.letters(1))
     assert letters[0].reason == "gave up after 5 attempts: closed"
 
 
 async def test_a_timer_brings_the_message_back(bench: Bench) -> None:
     await bench.work(plan(("wait", Delay(50), {"timer": ["save"]}), ("save", Save(), {})))
     await bench.ingress.submit([message("d1", {"t": 1})])
-    await until(lambda: _stored(bench, "d1"))
+    await until(lambda: bench.stored("d1"))
 
 
 async def test_a_timer_survives_its_worker(bench: Bench) -> None:
@@ -199,7 +121,7 @@ async def test_a_timer_survives_its_worker(bench: Bench) -> None:
     await until(bench.drained)
     await first.stop()
     await bench.work(plans, name="w2")
-    await until(lambda: _stored(bench, "d1"))
+    await until(lambda: bench.stored("d1"))
 
 
 async def test_an_answer_beats_the_timer_once(bench: Bench) -> None:
@@ -222,7 +144,7 @@ async def test_an_unanswered_command_times_out(bench: Bench) -> None:
         answer = await waiting.next(5)
     assert answer is not None
     assert answer.error == "timeout"
-    await until(lambda: _stored(bench, "d1"))
+    await until(lambda: bench.stored("d1"))
 
 
 async def test_calls_of_a_device_keep_their_order_and_a_dead_endpoint_holds_no_neighbour(bench: Bench) -> None:
@@ -242,7 +164,7 @@ async def test_calls_of_a_device_keep_their_order_and_a_dead_endpoint_holds_no_n
     await until(lambda: len(made) == 10)
     assert [n for device, n in made if device == "d1"] == [0, 1, 2, 3, 4]
     assert len(keys) == 10
-    await until(lambda: _stored(bench, "d1"))
+    await until(lambda: bench.stored("d1"))
 
 
 async def test_a_call_that_may_pass_is_made_again(bench: Bench) -> None:
@@ -257,7 +179,7 @@ async def test_a_call_that_may_pass_is_made_again(bench: Bench) -> None:
 
     await bench.work(plan(("post", Call(post), {"Success": ["save"]}), ("save", Save(), {})))
     await bench.ingress.submit([message("d1", {"t": 1})])
-    await until(lambda: _stored(bench, "d1"))
+    await until(lambda: bench.stored("d1"))
     assert tries == 3
 
 
@@ -267,7 +189,7 @@ async def test_a_caller_learns_the_end_when_points_are_stored(bench: Bench) -> N
         await bench.ingress.submit([message("d1", {"t": 1}, reply_to=waiting.to, awaited=True)])
         answer = await waiting.next(5)
     assert answer == ("end", None, "")
-    assert await _stored(bench, "d1")
+    assert await bench.stored("d1")
 
 
 async def test_a_caller_learns_of_a_failure(bench: Bench) -> None:
@@ -288,7 +210,7 @@ async def test_a_second_worker_takes_its_share_and_a_released_partition_needs_no
     await bench.ingress.submit([message(f"d{n}", {"n": n}) for n in range(50)])
     await until(bench.drained)
     for n in range(50):
-        await until(lambda n=n: _stored(bench, f"d{n}"))
+        await until(lambda n=n: bench.stored(f"d{n}"))
 
 
 async def test_a_stale_owner_is_fenced(bench: Bench) -> None:
@@ -299,7 +221,7 @@ async def test_a_stale_owner_is_fenced(bench: Bench) -> None:
     keys = all_keys(PARTITIONS)[number]
     await bench.wire.execute([("SET", keys.lease, "somebody:99", "PX", 300)])
     await bench.ingress.submit([message("d1", {"t": 1})])
-    await until(lambda: _stored(bench, "d1"))
+    await until(lambda: bench.stored("d1"))
     assert await bench.left() == 0
 
 
@@ -326,5 +248,5 @@ async def test_messages_end_on_the_deployment_they_began_with(bench: Bench) -> N
     await asyncio.sleep(1.05)
     await bench.ingress.submit([message("new", {})])
     for device, version in (("old", 1), ("new", 2)):
-        await until(lambda device=device: _stored(bench, device))
+        await until(lambda device=device: bench.stored(device))
         assert (await bench.store.latest("acme", device))[0].value == version
