@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
 import socket
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 
 import redis.asyncio as redis
 from redis.backoff import NoBackoff
@@ -102,6 +104,83 @@ async def run_worker(settings: Settings, url: str, name: str = "") -> None:
     await client.aclose()
 
 
-async def run_api(settings: Settings, url: str, sockets: Mapping[str, socket.socket]) -> None:
+async def run_api(
+    settings: Settings,
+    url: str,
+    sockets: Mapping[str, socket.socket],
+    *,
+    bootstrap: str | None = None,
+    demo: bool = False,
+) -> None:
     """Serve devices and apps until a signal says stop, then answer what was accepted."""
-    raise NotImplementedError
+    from api.auth import DeviceAuth
+    from api.dialects.cloudthing.http import CloudThingHttp
+    from api.dialects.cloudthing.mqtt import CloudThingMqtt
+    from api.dialects.cloudthing.service import CloudThing
+    from api.doors import DRAIN_S, open_doors
+    from api.intake import Intake
+    from api.live import Live
+    from api.transports.http import Front
+    from api.transports.mqtt.server import MqttServer
+    from api.transports.mqtt.sessions import SessionStore
+    from chains.repository import ChainRepository
+    from engine.door import Door
+    from engine.housekeeping import Housekeeping
+    from engine.ingress import Ingress, Limits
+    from engine.metric_board import MetricPin
+    from engine.replies import Replies
+    from engine.stores.attribute_store import Attributes
+    from engine.stores.commands import Commands
+    from engine.stores.sqlite import SqliteTimeseries
+    from engine.watch import Progress
+    from engine.wire import Wire
+    from nodes.catalogue import Catalogue
+
+    stop = stopping()
+    async with AsyncExitStack() as stack:
+        client = connect(url, "api")
+        stack.push_async_callback(client.aclose)
+        partitions = await partition_count(client, settings.partitions)
+        hot, side = Wire(url, "api-ingress"), Wire(url, "api-side")
+        stack.push_async_callback(hot.close)
+        stack.push_async_callback(side.close)
+        registry = Registry(client)
+        catalogue = Catalogue().with_plugins(settings.plugins)
+        repository = ChainRepository(client, catalogue, registry.secrets)
+        ingress = Ingress(hot, partitions, Limits(settings.backlog_entries))
+        replies, live, auth = Replies(url), Live(url), DeviceAuth(registry, url)
+        intake = Intake(ingress, replies)
+        commands, attributes = Commands(side, partitions), Attributes(side, partitions)
+        store = SqliteTimeseries(settings.folder() / "telemetry.db")
+        await store.open()
+        stack.push_async_callback(store.close)
+        cloudthing = CloudThing(
+            url, auth=auth, registry=registry, intake=intake, replies=replies, commands=commands, live=live
+        )
+        front = Front(
+            [CloudThingHttp(cloudthing)], None,
+            cors_origins=settings.cors_origins, trusted_proxies=settings.trusted_proxies,
+        )  # fmt: skip
+        mqtt = MqttServer(lambda connect, peer: [CloudThingMqtt(cloudthing)], intake.submit, SessionStore(client))
+        door = Door(side, partitions, ingress, settings.spool_bytes)
+
+        async def tenant_names() -> list[str]:
+            return [tenant.name for tenant in await registry.tenants()]
+
+        name = f"api-{new_id()[-12:]}"
+        for service in (
+            replies, live, auth, door, ingress, cloudthing,
+            Housekeeping(side, partitions, tenant_names), MetricPin(side, name),
+        ):  # fmt: skip
+            await service.start()
+            stack.push_async_callback(service.stop)
+        listeners = await open_doors(sockets, settings.tls, front, mqtt)
+        progress = Progress()
+        spare_the_collector()
+        progress.ready()
+        while not stop.is_set():
+            progress()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0.25)
+        front.drain()
+        await asyncio.gather(mqtt.stop(DRAIN_S), *(listener.stop(DRAIN_S) for listener in listeners))

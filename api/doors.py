@@ -1,0 +1,43 @@
+"""Opens the doors of an API process: a server on each listening socket, by what LISTENERS says of its key."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Mapping
+
+from api.transports.http import Asgi
+from api.transports.http_server import HttpListener
+from api.transports.mqtt.server import MqttServer
+from engine.config import LISTENERS, Tls
+
+UVICORN = frozenset({"http"})
+"""Doors of the fast server; the others need HTTP/2, TLS or chunk extensions, which Hypercorn has."""
+HTTP_1_ONLY = frozenset({"ct_http", "ct_https"})
+DRAIN_S = 2.5
+
+
+async def open_doors(
+    sockets: Mapping[str, socket.socket], tls: Tls, http: Asgi, mqtt: MqttServer
+) -> list[HttpListener]:
+    """Start serving; the HTTP listeners, which the caller stops (the MQTT server is stopped as one)."""
+    listeners = []
+    for key, listening in sockets.items():
+        door = LISTENERS[key]
+        if door.family == "mqtt":
+            await mqtt.start(sockets=[listening], tls=_context(tls) if door.tls else None, name=key)
+            continue
+        listener = HttpListener(
+            key, http, [listening], tls=tls if door.tls else None,
+            server="uvicorn" if key in UVICORN else "hypercorn", http2=key not in HTTP_1_ONLY,
+        )  # fmt: skip
+        await listener.start()
+        listeners.append(listener)
+    return listeners
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tls.certificate, tls.key)
+    return context
