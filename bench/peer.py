@@ -93,6 +93,7 @@ class Peer:
             "port": self._mqtt if group == "mqtt" else self._http,
             "devices": self._devices[group],
             "token": "{}",
+            "login": ["{}"],
             "topic": topic + "/{}",
             "path": "/api/v1/{}/" + ("rpc" if group == "rpc" else "telemetry"),
             "sink_port": 0 if group == "rpc" else self.sink,

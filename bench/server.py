@@ -80,7 +80,8 @@ class Server:
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
         )
-        self.usage = Usage([self._process.pid], role)
+        self.pid = self._process.pid
+        self.usage = Usage([self.pid], role)
         try:
             self.ready = self._wait()
         except BaseException:
@@ -111,6 +112,7 @@ class Server:
             "port": int(port),
             "devices": GROUPS[group],
             "token": f"token-{group}-{{}}",
+            "login": [f"token-{group}-{{}}"],
             "topic": "v1/devices/me/telemetry",
             "path": "/api/v1/{}/" + ("rpc" if group == "rpc" else "telemetry"),
         }

@@ -20,8 +20,8 @@ class GeneratorError(RuntimeError):
 class Generator:
     """The near end: starts the process, gives phases, reads counters.
 
-    `target`: kind (mqtt, http, rpc), host, port, devices, token and topic or path (format strings of the device's
-    number, and of its token), sink_port (0: no sink).
+    `target`: kind (mqtt, http, rpc), host, port, devices; format strings of a device's number: login (user name, and
+    password if it has one) and topic for MQTT, token for HTTP, where path is one of the token; sink_port (0: no sink).
     """
 
     def __init__(self, target):

@@ -31,9 +31,9 @@ class MqttDevice(asyncio.Protocol):
         self.driver, self.number = driver, number
         self.ready = asyncio.get_running_loop().create_future()
         self.closed = ""
-        user = target["token"].format(number).encode()
-        login = b"\x82\x00\x3c" + _text(b"bench-%d" % number) + _text(user)
-        rest = _text(b"MQTT") + b"\x04" + login
+        login = [part.format(number).encode() for part in target["login"]]
+        flags = b"\xc2" if len(login) == 2 else b"\x82"  # user name and password, or user name; a clean session
+        rest = b"".join([_text(b"MQTT"), b"\x04", flags, b"\x00\x3c", _text(b"bench-%d" % number), *map(_text, login)])
         self._connect = b"\x10" + _length(len(rest)) + rest
         topic = _text(target["topic"].format(number).encode())
         self._head = b"\x32" + _length(len(topic) + 2 + len(telemetry(FIRST))) + topic
