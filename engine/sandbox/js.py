@@ -8,9 +8,10 @@ effects outside their result, so running twice does not show.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from engine.sandbox.script import (
     find_integer_beyond,
     memory_error,
     normal_source,
+    run_calls,
     shown,
 )
 
@@ -70,14 +72,37 @@ class JsScript:
         self.name = name
         self._budget_s = budget_s
         self._memory_bytes = memory_bytes
+        # What a script does not name it cannot see, so it need not cross the border. There are two more ways to a
+        # parameter: `arguments`, and an escape in its name.
+        names_all = "arguments" in self._source or "\\" in self._source
+        self._names_metadata = names_all or "metadata" in self._source
+        self._names_type = names_all or "msgType" in self._source
         self._context: Any = None
         self._drive: Any = None
         _compile(_new_context(budget_s, memory_bytes), self._source)
 
     def run(self, calls: Sequence[Call], progress: Callable[[], None]) -> list[Any]:
         """Run the script once per call; see `Script.run`."""
-        results: list[Any] = [None] * len(calls)
-        for chunk in self._chunks(calls, results):
+        return run_calls(self, calls, progress)
+
+    def run_columns(
+        self,
+        msgs: Sequence[Any],
+        metadata: Sequence[dict[str, str]],
+        types: Sequence[str],
+        now_ms: int,
+        progress: Callable[[], None],
+    ) -> list[Any]:
+        """Run the script once per message; see `Script.run_columns`."""
+        results: list[Any] = [None] * len(msgs)
+        given = zip(
+            msgs,
+            metadata if self._names_metadata else repeat(None),
+            types if self._names_type else repeat(None),
+            repeat(now_ms),
+            strict=False,
+        )
+        for chunk in self._chunks(given, results):
             try:
                 answers = self._call([text for _, text in chunk])
             except _Broken as broken:
@@ -87,12 +112,12 @@ class JsScript:
             progress()
         return results
 
-    def _chunks(self, calls: Sequence[Call], results: list[Any]) -> Iterator[list[tuple[int, bytes]]]:
-        """Calls as JSON texts with their index, in chunks; what cannot be passed gets its error in `results`."""
+    def _chunks(self, given: Iterable[tuple[Any, ...]], results: list[Any]) -> Iterator[list[tuple[int, bytes]]]:
+        """Arguments as JSON texts with their index, in chunks; what cannot be passed gets its error in `results`."""
         chunk: list[tuple[int, bytes]] = []
         size = 0
-        for i, call in enumerate(calls):
-            text = _call_text(call)
+        for i, arguments in enumerate(given):
+            text = _call_text(arguments)
             if isinstance(text, ScriptError):
                 results[i] = text
                 continue
@@ -166,12 +191,16 @@ def _compile(context: Any, source: str) -> Any:
     return found
 
 
-def _call_text(call: Call) -> bytes | ScriptError:
+def _call_text(arguments: tuple[Any, ...]) -> bytes | ScriptError:
+    msg = arguments[0]
+    if type(msg) is bytes:
+        msg = shown(msg)
+        arguments = (msg, *arguments[1:])
     try:
-        text = _encode((shown(call.msg), call.metadata, call.msg_type, call.now_ms))
+        text = _encode(arguments)
     except UnicodeEncodeError:
         return ScriptError("the message holds text that is not valid Unicode")
-    if _LONG_NUMBER.search(text) and (where := find_integer_beyond(shown(call.msg), EXACT_INTEGER_MAX)):
+    if _LONG_NUMBER.search(text) and (where := find_integer_beyond(msg, EXACT_INTEGER_MAX)):
         return ScriptError(f"{where} is an integer beyond 2^53, which JavaScript cannot hold exactly")
     return text
 

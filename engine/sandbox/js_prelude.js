@@ -19,6 +19,7 @@
   const RealDate = Date, RealRegExp = RegExp, RealError = Error, RealRangeError = RangeError, RealTypeError = TypeError;
   const { exec } = RegExp.prototype;
   const { includes } = String.prototype;
+  const NULL = ["null"]; // arguments of includes, ready for apply
   const { join, map } = Array.prototype;
   const call = (f, self, ...args) => apply(f, self, args);
   let nowMs = 0;
@@ -163,10 +164,13 @@
       nowMs = given[3];
       try {
         const result = user(given[0], given[1], given[2], now, retry);
+        if (wanted) return stringify(wanted);
+        if (result === true) return "[0,true]";
+        if (result === false) return "[0,false]";
         const answer = stringify(result) ?? "null";
         if (wanted) return stringify(wanted);
         if (answer.length > resultMax) return stringify([1, `result is larger than ${resultMax} bytes`, 0]);
-        if (call(includes, answer, "null")) {
+        if (apply(includes, answer, NULL)) {
           const found = findNotFinite(result, "result");
           if (found) return stringify([1, found, 0]);
         }

@@ -5,8 +5,8 @@ local settings, check = ...
 local RESULT_BYTES_MAX, DEPTH_MAX = settings.result_bytes_max, settings.depth_max
 
 local byte, char, pack, sub, unpack_bytes = string.byte, string.char, string.pack, string.sub, string.unpack
-local huge, math_type, min = math.huge, math.type, math.min
-local error, next, rawlen, setmetatable, tostring, type = error, next, rawlen, setmetatable, tostring, type
+local math_type, min = math.type, math.min
+local error, next, setmetatable, tostring, type = error, next, setmetatable, tostring, type
 local host_metatable, utf8_len = debug.getmetatable, utf8.len
 
 local LIST = {__metatable = false, __name = "list"} -- marks what is a list even when it is empty
@@ -20,13 +20,37 @@ local null = setmetatable({}, {
 local WIDE = {} -- raised for an integer beyond 64 bits
 local decode
 
+-- Empty tables with room for so many members: one that grows member by member is laid out anew at 1, 2, 4, 8 …
+-- A nil in a constructor makes room and no member.
+local function of_2() return {a = nil, b = nil} end
+local function of_4() return {a = nil, b = nil, c = nil, d = nil} end
+local function of_8() return {a = nil, b = nil, c = nil, d = nil, e = nil, f = nil, g = nil, h = nil} end
+local ROOM = {of_2, of_2, of_4, of_4, of_8, of_8, of_8, of_8}
+
+-- The usual keys and values (short texts, floats, small integers) are read in place: a call costs as much as they do.
 local function decode_map(s, i, n)
-  local t = {}
+  local room = ROOM[n]
+  local t = room and room() or {}
   for _ = 1, n do
-    local k, v
-    k, i = decode(s, i)
-    v, i = decode(s, i)
-    t[k] = v
+    local k
+    local b = byte(s, i)
+    if b >= 0xa0 and b < 0xc0 then
+      local last = i + b - 0xa0
+      k, i = sub(s, i + 1, last), last + 1
+    else
+      k, i = decode(s, i)
+    end
+    b = byte(s, i)
+    if b == 0xcb then
+      t[k], i = unpack_bytes(">d", s, i + 1)
+    elseif b < 0x80 then
+      t[k], i = b, i + 1
+    elseif b >= 0xa0 and b < 0xc0 then
+      local last = i + b - 0xa0
+      t[k], i = sub(s, i + 1, last), last + 1
+    else
+      t[k], i = decode(s, i)
+    end
   end
   return t, i
 end
@@ -95,8 +119,11 @@ end
 
 local function refuse(depth, text) error({refused = place(depth) .. " " .. text}, 0) end
 
+local CHARS = {} -- one-byte texts: 0 to 127 are the small integers themselves, 0xa0 to 0xbf begin short texts
+for code = 0, 255 do CHARS[code] = char(code) end
+
 local function header(short, short_max, wide, n)
-  if n <= short_max then return char(short + n) end
+  if n <= short_max then return CHARS[short + n] end
   if n <= 0xffff then return pack(">BI2", wide, n) end
   return pack(">BI4", wide + 1, n)
 end
@@ -104,7 +131,7 @@ end
 local function encode_text(v, out, n, depth)
   if not utf8_len(v) then refuse(depth, "is not UTF-8 text") end
   local size = #v
-  out[n + 1] = size > 31 and size < 256 and char(0xd9, size) or header(0xa0, 31, 0xda, size)
+  out[n + 1] = size < 32 and CHARS[0xa0 + size] or size < 256 and char(0xd9, size) or header(0xa0, 31, 0xda, size)
   out[n + 2] = v
   return n + 2
 end
@@ -126,12 +153,13 @@ local function encode_key(k, out, n, depth)
   return last
 end
 
+local base = 0 -- how many pieces of the output belong to earlier results
 local encode
 
 local function encode_list(t, out, n, depth)
-  local size = rawlen(t)
-  out[n + 1] = header(0x90, 15, 0xdc, size)
+  local size = #t
   n = n + 1
+  out[n] = header(0x90, 15, 0xdc, size)
   for i = 1, size do
     local v = t[i]
     path[depth + 1] = i
@@ -149,10 +177,15 @@ local function encode_map(t, out, n, depth)
   n = at
   for k, v in next, t do
     path[depth + 1] = k
-    if type(k) ~= "string" then
+    local known = keys[k]
+    if known then
+      n = n + 1
+      out[n] = known
+    elseif type(k) == "string" then
+      n = encode_key(k, out, n, depth + 1)
+    else
       refuse(depth, "has the key " .. tostring(k) .. ": keys are text, or 1, 2, 3 … without holes")
     end
-    n = encode_key(k, out, n, depth + 1)
     n = encode(v, out, n, depth + 1)
     members = members + 1
   end
@@ -161,18 +194,17 @@ local function encode_map(t, out, n, depth)
 end
 
 function encode(v, out, n, depth)
-  local kind = type(v)
-  if kind == "number" then
-    if math_type(v) == "float" then
-      if v ~= v or v == huge or v == -huge then refuse(depth, "is " .. tostring(v) .. ", which is not a JSON number") end
-      out[n + 1] = pack(">Bd", 0xcb, v)
-    elseif v >= 0 and v < 128 then
-      out[n + 1] = char(v)
-    else
-      out[n + 1] = pack(">Bi8", 0xd3, v)
-    end
+  local number = math_type(v)
+  if number == "float" then
+    if v - v ~= 0 then refuse(depth, "is " .. tostring(v) .. ", which is not a JSON number") end
+    out[n + 1] = pack(">Bd", 0xcb, v)
     return n + 1
   end
+  if number then
+    out[n + 1] = v >= 0 and v < 128 and CHARS[v] or pack(">Bi8", 0xd3, v)
+    return n + 1
+  end
+  local kind = type(v)
   if kind == "string" then return encode_text(v, out, n, depth) end
   if kind == "boolean" then
     out[n + 1] = v and "\xc3" or "\xc2"
@@ -187,12 +219,29 @@ function encode(v, out, n, depth)
     depth = min(depth, 4)
     refuse(depth, "is nested deeper than " .. DEPTH_MAX .. " levels, or contains itself")
   end
-  if n > 1000 then
+  if n - base > 1000 then
     check()
-    if n > RESULT_BYTES_MAX then refuse(0, "is larger than " .. RESULT_BYTES_MAX .. " bytes") end
+    if n - base > RESULT_BYTES_MAX then refuse(0, "is larger than " .. RESULT_BYTES_MAX .. " bytes") end
   end
-  if rawlen(v) > 0 or host_metatable(v) == LIST then return encode_list(v, out, n, depth) end
+  -- No script can give a table a __len.
+  if #v > 0 or host_metatable(v) == LIST then return encode_list(v, out, n, depth) end
   return encode_map(v, out, n, depth)
 end
 
-return {decode = decode, encode = encode, refuse = refuse, null = null, LIST = LIST, WIDE = WIDE}
+-- Appends the pieces of one result to out, which has n already; gives how many it has then.
+local function encode_result(v, out, n)
+  if v == true then
+    out[n + 1] = "\xc3"
+    return n + 1
+  end
+  if not v then
+    out[n + 1] = v == nil and "\xc0" or "\xc2"
+    return n + 1
+  end
+  base = n
+  return encode(v, out, n, 0)
+end
+
+return {
+  decode = decode, encode_result = encode_result, header = header, refuse = refuse, null = null, LIST = LIST, WIDE = WIDE,
+}
