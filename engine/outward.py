@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from engine import metrics
 from engine.entries import Parked, encode
@@ -67,6 +68,11 @@ class Outward:
         self._limits: dict[tuple[str, str], asyncio.Semaphore] = {}
         self._tasks: dict[asyncio.Task[None], int] = {}
         self._owned: dict[int, Owned] = {}
+        self._in_hand: set[tuple[int, str]] = set()
+
+    def has(self, number: int, id: str) -> bool:
+        """Whether a parked call of a partition is under way or waits here."""
+        return (number, id) in self._in_hand
 
     def room(self, tenant: str, plan_node: PlanNode) -> int:
         """How many more copies may wait for a node, in the partition where most of them wait."""
@@ -74,8 +80,11 @@ class Outward:
         return MAX_WAITING - max(counts, default=0)
 
     def add(self, owned: Owned, parked: Parked) -> None:
-        """Call, as soon as it is this message's turn."""
+        """Call, as soon as it is this message's turn; what is in hand already is not called twice."""
         number, message = owned.keys.number, parked.message
+        if self.has(number, parked.id):
+            return
+        self._in_hand.add((number, parked.id))
         self._owned[number] = owned
         place = (number, message.tenant, message.node)
         queue = self._queues.setdefault(place, _Queue())
@@ -101,6 +110,7 @@ class Outward:
             if partition == number:
                 task.cancel()
         self._queues = {place: queue for place, queue in self._queues.items() if place[0] != number}
+        self._in_hand = {entry for entry in self._in_hand if entry[0] != number}
         self._owned.pop(number, None)
 
     async def stop(self, finish_s: float = 3.0) -> None:
@@ -118,10 +128,8 @@ class Outward:
         unordered: list[asyncio.Task[None]] = []
         while line:
             parked = line[0]
-            plan = await self._plan_for(parked.message.tenant, parked.message.deployment)
-            where = plan.index.get(parked.message.node)
-            plan_node = None if where is None else plan.nodes[where]
-            if plan_node is not None and isinstance(plan_node.node, CallNode) and not plan_node.node.ordered:
+            plan_node = await self._find(parked.message)
+            if isinstance(plan_node, PlanNode) and isinstance(plan_node.node, CallNode) and not plan_node.node.ordered:
                 task = asyncio.create_task(self._until_done(place, plan_node, parked), name="outward-unordered")
                 self._tasks[task] = place[0]
                 task.add_done_callback(self._gone)
@@ -133,9 +141,27 @@ class Outward:
         if not queue.waiting and not queue.count:
             self._queues.pop(place, None)
 
-    async def _until_done(self, place: Place, plan_node: PlanNode | None, parked: Parked) -> None:
+    async def _find(self, message: Message) -> PlanNode | str:
+        """The node that calls, or why there is none."""
+        while True:
+            try:
+                plan = await self._plan_for(message.tenant, message.deployment)
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                log.warning("a call waits for its plan: %s", error)
+                await asyncio.sleep(0.25)
+            except Exception as error:
+                log.error("tenant %s, deployment %d: %s", message.tenant, message.deployment, error)
+                return f"deployment {message.deployment} cannot be run: {error}"
+            else:
+                where = plan.index.get(message.node)
+                return f"no node {message.node!r} that calls out" if where is None else plan.nodes[where]
+
+    async def _until_done(self, place: Place, plan_node: PlanNode | str, parked: Parked) -> None:
         """Call, and call again while it makes sense, until the message is back in the stream."""
+        id = parked.id
         try:
+            # After a take-over, one that was to be called again later still waits.
+            await asyncio.sleep(max(0, parked.due_ms - now_ms()) / 1000)
             while True:
                 resumed = await self._attempt(plan_node, parked)
                 if isinstance(resumed, Resumed):
@@ -146,13 +172,16 @@ class Outward:
                 await asyncio.sleep(after_s)
         finally:
             metrics.PARKED.labels("call").dec()
+            self._in_hand.discard((place[0], id))
             if (queue := self._queues.get(place)) is not None:
                 queue.count -= 1
 
-    async def _attempt(self, plan_node: PlanNode | None, parked: Parked) -> Resumed | tuple[Parked, float]:
+    async def _attempt(self, plan_node: PlanNode | str, parked: Parked) -> Resumed | tuple[Parked, float]:
         """One call: what to bring back, or the parked message with one attempt more and the seconds to wait."""
         message = parked.message
-        if plan_node is None or not isinstance(plan_node.node, CallNode):
+        if isinstance(plan_node, str):
+            return Resumed("call", None, plan_node)
+        if not isinstance(plan_node.node, CallNode):
             return Resumed("call", None, f"no node {message.node!r} that calls out")
         node, policy = plan_node.node, plan_node.retry
         if parked.attempts >= policy.attempts:
@@ -198,11 +227,10 @@ class Outward:
             await asyncio.sleep(0.25)
 
     async def _postpone(self, number: int, parked: Parked) -> None:
+        """Write the attempt. The index keeps calls at the present: whoever takes over must see all of them at once."""
         keys = self._owned[number].keys
         try:
-            await self._wire.execute(
-                [call(POSTPONE, (keys.parked, keys.due), parked.id, encode(parked), parked.due_ms)]
-            )
+            await self._wire.execute([call(POSTPONE, (keys.parked, keys.due), parked.id, encode(parked), now_ms())])
         except RedisConnectionError as error:
             log.warning("an attempt is not written: %s", error)
 

@@ -11,6 +11,7 @@ import heapq
 import logging
 from collections.abc import Callable, Iterable
 
+from msgspec.structs import replace
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from engine import metrics
@@ -18,7 +19,7 @@ from engine.entries import Parked, decode_parked, encode
 from engine.leases import Owned
 from engine.message import now_ms
 from engine.node import Resumed
-from engine.redis_scripts import TAKE
+from engine.redis_scripts import POSTPONE, TAKE
 from engine.wire import Wire, call, failed
 
 log = logging.getLogger("rulemill.parked")
@@ -32,9 +33,10 @@ _TIMER = encode(Resumed("timer"))
 class Timers:
     """Fires the timers of owned partitions. Fed by commits, and from Redis at take-over and every half horizon."""
 
-    def __init__(self, wire: Wire, calls: Callable[[Owned, Parked], None]) -> None:
+    def __init__(self, wire: Wire, calls: Callable[[Owned, Parked], None], called: Callable[[int, str], bool]) -> None:
+        """`calls` takes a parked call over, `called` tells whether it has (partition, id)."""
         self._wire = wire
-        self._calls = calls
+        self._calls, self._called = calls, called
         self._near: list[tuple[int, str, int]] = []
         self._known: set[tuple[int, str]] = set()
         self._owned: dict[int, Owned] = {}
@@ -134,15 +136,18 @@ class Timers:
                 except RedisConnectionError as error:
                     log.warning("timers are not read: %s", error)
 
+    def _has(self, number: int, id: str) -> bool:
+        return (number, id) in self._known or self._called(number, id)
+
     async def _read(self, owned: Owned, crashed: bool) -> None:
-        """Read what is due within the horizon; calls only at take-over, since their owner keeps them."""
+        """Read what is due within the horizon and not in memory yet; after a crash, count it for calls under way."""
         keys, horizon, offset = owned.keys, now_ms() + HORIZON_MS, 0
         calls: list[Parked] = []
         while True:
             window = ("ZRANGEBYSCORE", keys.due, "-inf", horizon, "WITHSCORES", "LIMIT", offset, READ_AT_ONCE)
             flat = (await self._wire.execute([window]))[0]
             ids = [(flat[i].decode(), int(float(flat[i + 1]))) for i in range(0, len(flat), 2)]
-            unknown = [(id, due) for id, due in ids if (keys.number, id) not in self._known]
+            unknown = [pair for pair in ids if not self._has(keys.number, pair[0])]
             if unknown:
                 blobs = (await self._wire.execute([("HMGET", keys.parked, *[id for id, _ in unknown])]))[0]
                 for (id, due_ms), blob in zip(unknown, blobs, strict=True):
@@ -156,10 +161,23 @@ class Timers:
             if len(ids) < READ_AT_ONCE:
                 break
             offset += READ_AT_ONCE
-        for entry in sorted(calls, key=lambda entry: entry.order):
-            again = entry
-            if crashed:
-                again = Parked(
-                    entry.id, entry.message, "call", entry.due_ms, entry.order, entry.attempts + 1, entry.since_ms
-                )
-            self._calls(owned, again)
+        calls.sort(key=lambda entry: entry.order)
+        if crashed:
+            calls = await self._count_crash(owned, calls)
+        for entry in calls:
+            self._calls(owned, entry)
+
+    async def _count_crash(self, owned: Owned, calls: list[Parked]) -> list[Parked]:
+        """One attempt more, durably, for each call that may have been under way: those at the head of their line."""
+        now, heads, commands = now_ms(), set(), []
+        for i, entry in enumerate(calls):
+            line = (entry.message.tenant, entry.message.node, entry.message.originator)
+            if line in heads:
+                continue
+            heads.add(line)
+            if entry.due_ms <= now:
+                calls[i] = entry = replace(entry, attempts=entry.attempts + 1)
+                commands.append(call(POSTPONE, (owned.keys.parked, owned.keys.due), entry.id, encode(entry), now))
+        if commands:
+            await self._wire.execute(commands)
+        return calls

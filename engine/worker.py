@@ -70,7 +70,7 @@ class Worker:
         self._side = Wire(parts.url, f"{parts.name}-side")
         self._leases = Leases(parts.url, parts.name, parts.partitions, self._side)
         self._outward = Outward(self._side, parts.plans.plan_for, parts.secret)
-        self._timers = Timers(self._side, self._outward.add)
+        self._timers = Timers(self._side, self._outward.add, self._outward.has)
         self._writer = PointsWriter(self._side, parts.store, parts.store_name)
         self._progress = Progress()
         self._tail = Tail(self._side)

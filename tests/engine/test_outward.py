@@ -1,0 +1,175 @@
+"""Outward calls: made once while all is well, in order, and never for ever, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from engine import outward, parked
+from engine.errors import NotFound
+from engine.message import Message
+from engine.outcomes import FAILURE, Retry
+from engine.plan import Plan
+from tests.engine.bench import Bench
+from tests.engine.toy import Call, Do, Plans, Save, message, plan, until
+
+pytestmark = pytest.mark.asyncio
+
+
+def post_then_save(function: Any, **settings: Any) -> Plan:
+    return plan(("post", Call(function, **settings), {"Success": ["save"]}), ("save", Save(), {}))
+
+
+async def test_a_slow_call_is_made_once_however_often_timers_are_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parked, "HORIZON_MS", 200)
+    calls: list[Any] = []
+    gate = asyncio.Event()
+
+    async def post(m: Message, ctx: Any) -> list[Any]:
+        calls.append(m.data["n"])
+        await gate.wait()
+        return [("Success", m)]
+
+    await bench.work(post_then_save(post))
+    await bench.ingress.submit([message("d", {"n": n}) for n in range(3)])
+    await until(lambda: calls)
+    await asyncio.sleep(0.5)  # several rounds of reading what is due
+    gate.set()
+    await until(bench.drained)
+    await until(lambda: _none_parked(bench))
+    assert calls == [0, 1, 2]
+
+
+async def _none_parked(bench: Bench) -> bool:
+    return not await bench.client.keys("rm:*:parked")
+
+
+async def test_a_call_that_waits_for_its_next_attempt_is_not_made_early(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parked, "HORIZON_MS", 200)
+    tries = 0
+
+    def post(m: Message, ctx: Any) -> list[Any]:
+        nonlocal tries
+        tries += 1
+        raise Retry("busy", after_s=30)
+
+    await bench.work(post_then_save(post))
+    await bench.ingress.submit([message("d", {"n": 1})])
+    await until(lambda: tries)
+    await asyncio.sleep(0.5)
+    assert tries == 1
+
+
+async def test_a_call_that_kills_its_worker_ends_as_a_failure(bench: Bench) -> None:
+    """Each crash counts an attempt, and the count outlives the process."""
+    calls: list[str] = []
+    forever = asyncio.Event()
+
+    async def post(m: Message, ctx: Any) -> list[Any]:
+        calls.append(m.originator)
+        await forever.wait()
+        return []
+
+    plans = Plans(plan(("post", Call(post), {FAILURE: ["note"]}), ("note", Do(lambda i, m, o, c: o.fail(i, "x")), {})))
+    bench_worker = await bench.work(plans, name="w0")
+    await bench.ingress.submit([message("d", {"n": 1})])
+    for crash in range(1, 6):
+        await until(lambda crash=crash: len(calls) == crash)
+        await bench.crash(bench_worker)
+        bench_worker = await bench.work(plans, name=f"w{crash}")
+    [letter] = await until(lambda: bench.letters(1))
+    assert "gave up after 5 attempts" in letter.message.metadata["error"]
+    assert len(calls) == 5
+
+
+async def test_calls_go_on_after_a_crash_in_the_order_they_were_parked(bench: Bench) -> None:
+    made: list[int] = []
+    gate = asyncio.Event()
+
+    async def post(m: Message, ctx: Any) -> list[Any]:
+        await gate.wait()
+        made.append(m.data["n"])
+        return [("Success", m)]
+
+    plans = Plans(post_then_save(post))
+    first = await bench.work(plans)
+    for n in range(30):
+        await bench.ingress.submit([message("d", {"n": n})])
+    await until(bench.drained)
+    await bench.crash(first)
+    gate.set()
+    await bench.work(plans, name="w2")
+    await until(lambda: len(made) == 30)
+    assert made == list(range(30))
+
+
+async def test_what_a_recovery_parks_is_called_once(bench: Bench) -> None:
+    calls: list[int] = []
+
+    async def post(m: Message, ctx: Any) -> list[Any]:
+        calls.append(m.data["n"])
+        await asyncio.sleep(0.05)
+        return [("Success", m)]
+
+    plans = Plans(post_then_save(post))
+    await bench.crash(await bench.work(plans))
+    await bench.ingress.submit([message("d", {"n": n}) for n in range(4)])
+    await bench.work(plans, name="w2")
+    await until(lambda: bench.stored("d"))
+    await until(lambda: _none_parked(bench))
+    await until(bench.drained)
+    assert calls == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("trouble", ["redis", "gone"])
+async def test_a_plan_that_cannot_be_had_blocks_nothing_for_ever(bench: Bench, trouble: str) -> None:
+    """The plan of a call is read again when Redis is back; when it is gone for good, the call fails."""
+
+    class Troubled(Plans):
+        armed = False
+
+        async def plan_for(self, tenant: str, deployment: int) -> Plan:
+            if self.armed:
+                self.armed = False
+                raise RedisConnectionError("gone") if trouble == "redis" else NotFound("deployment", str(deployment))
+            return await super().plan_for(tenant, deployment)
+
+    calls: list[int] = []
+
+    def post(m: Message, ctx: Any) -> list[Any]:
+        calls.append(m.data["n"])
+        plans.armed = m.data["n"] == 0
+        return [("Success", m)]
+
+    plans = Troubled(plan(("post", Call(post), {})))
+    await bench.work(plans)
+    await bench.ingress.submit([message("d", {"n": n}) for n in range(4)])
+    await until(lambda: _none_parked(bench))
+    await until(bench.drained)
+    assert calls == ([0, 1, 2, 3] if trouble == "redis" else [0, 2, 3])
+    letters = await bench.dead.list("acme")
+    assert len(letters) == (0 if trouble == "redis" else 1)
+
+
+async def test_waiting_calls_are_bounded_and_the_rest_takes_failure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outward, "MAX_WAITING", 5)
+    forever = asyncio.Event()
+
+    async def post(m: Message, ctx: Any) -> list[Any]:
+        await forever.wait()
+        return []
+
+    await bench.work(post_then_save(post))
+    await bench.ingress.submit([message("d", {"n": n}) for n in range(8)])
+    letters = await until(lambda: bench.letters(3))
+    assert {letter.reason for letter in letters} == {"outbox full"}
+    assert sorted(letter.message.data["n"] for letter in letters) == [5, 6, 7]
