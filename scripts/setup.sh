@@ -61,7 +61,8 @@ find_python() { # sets python to one that will do, or ends
 # What a stamp says: where, for which pyproject.toml. A folder that moved has a .venv whose scripts point nowhere.
 stamp="$here $(cksum <pyproject.toml)"
 stamped() { [ "$(cat "$venv/installed$1" 2>/dev/null)" = "$stamp" ]; }
-works() { [ "$(cat "$venv/place" 2>/dev/null)" = "$here" ] && "$venv/bin/python" -c 'import pip' 2>/dev/null </dev/null; }
+moved() { cat "$venv"/installed* 2>/dev/null | grep -qvF "$here "; }
+works() { "$venv/bin/python" -c 'import pip' 2>/dev/null </dev/null && ! moved; }
 
 if works && { stamped "-dev" || { [ -z "$extra" ] && stamped ''; }; }; then exit 0; fi
 
@@ -69,7 +70,6 @@ if ! works; then
     find_python
     echo "Making $venv with $("$python" -V 2>&1)" >&2
     "$python" -m venv --clear "$venv"
-    echo "$here" >"$venv/place"
 fi
 
 echo "Installing Rulemill${extra:+ and its $extra tools} into $venv (the first time takes a minute or so)" >&2
@@ -87,6 +87,6 @@ done
 trap - INT TERM HUP
 if ! wait "$pip"; then
     tail -n 15 "$log" >&2
-    fail "pip could not install Rulemill; all it said is in $log." "see that it reaches a package index, and say make again"
+    fail "pip could not install Rulemill; all it said is in $log." "see what it says above (often: no package index in reach), then say make again"
 fi
 echo "$stamp" >"$venv/installed${extra:+-$extra}"

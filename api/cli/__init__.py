@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from api.cli.node import node
 from api.cli.serve import api, up, worker
 from engine.errors import RulemillError
 
@@ -19,7 +20,7 @@ def rulemill() -> None:
     """
 
 
-for command in (up, api, worker):
+for command in (up, api, worker, node):
     rulemill.add_command(command)
 
 
