@@ -18,6 +18,7 @@ check: ## lint, format, types, layers, generated files
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/mypy scripts/generate.py
 	.venv/bin/lint-imports
 	.venv/bin/python scripts/generate.py --check
 
