@@ -60,6 +60,11 @@ class ChainRepository:
         self._catalogue = catalogue
         self._secrets = secrets
 
+    @property
+    def catalogue(self) -> Catalogue:
+        """The kinds that chains are checked against."""
+        return self._catalogue
+
     async def save(self, tenant: str, document: dict[str, Any]) -> int:
         """Store a new version of a chain and return its number, or the latest one's if that is the same document.
 

@@ -1,0 +1,66 @@
+"""The demo: a tenant with two devices and a chain in which a newcomer sees a point, an alarm and an answer."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, Final
+
+import msgspec
+
+from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, new_token
+
+TENANT: Final = "demo"
+PRODUCT: Final = "demo-sensor"
+
+Secrets = dict[str, dict[str, str]]
+
+
+def demo_document(known: Mapping[str, Mapping[str, str]] | None = None) -> tuple[dict[str, Any], Secrets]:
+    """The bootstrap document of the demo, and the secrets of its devices, fresh unless `known` has them.
+
+    Secrets: `{"thingsboard": {"token", "id"}, "cloudthing": {"tenant", "device_id", "token"}}`.
+    Apply it with `keep_chains`, so that an edited demo chain survives the next start.
+    """
+    secrets: Secrets = {
+        "thingsboard": {"token": new_token(20), "id": str(uuid.uuid4())},
+        "cloudthing": {"tenant": TENANT, "device_id": new_token(12), "token": new_token(32)},
+    }
+    for dialect, values in (known or {}).items():
+        if dialect in secrets:
+            secrets[dialect].update({key: values[key] for key in secrets[dialect] if key in values})
+    chain = msgspec.json.decode(resources.files("api").joinpath("demo_chain.json").read_bytes())
+    thingsboard, cloudthing = secrets["thingsboard"], secrets["cloudthing"]
+    document = {
+        "tenants": [{"name": TENANT, "root_chain": chain["chain"]}],
+        "products": [
+            {
+                "id": PRODUCT,
+                "tenant": TENANT,
+                "name": "Demo sensor",
+                # Two bytes: tenths of a degree. 01 a4 is 42.0.
+                "transform": {
+                    "lang": "lua",
+                    "source": "return {temperature = (msg.bytes[1] * 256 + msg.bytes[2]) / 10}",
+                },
+            }
+        ],
+        "devices": [
+            {
+                "id": thingsboard["id"],
+                "tenant": TENANT,
+                "name": "demo-thermometer",
+                "credentials": [{"kind": ACCESS_TOKEN, "value": thingsboard["token"]}],
+            },
+            {
+                "tenant": TENANT,
+                "name": "demo-sensor",
+                "external_id": cloudthing["device_id"],
+                "product": PRODUCT,
+                "credentials": [{"kind": CT_TOKEN, "value": cloudthing["token"]}],
+            },
+        ],
+        "chains": [{"tenant": TENANT, **chain}],
+    }
+    return document, secrets

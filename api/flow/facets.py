@@ -1,0 +1,45 @@
+"""What can be said of a product's facets before any device uses them; facets that nobody here knows pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import BadInput, Finding, ScriptError
+from engine.sandbox.script import LANGS, check_script
+from nodes.codecs.formats import proto_codec
+
+
+def check_facets(facets: dict[str, Any]) -> list[Finding]:
+    """Everything wrong with the facets `transform` and `protobuf`; pointers relative to the facets."""
+    found: list[Finding] = []
+    if facets.get("transform") is not None:
+        found += _transform(facets["transform"])
+    if facets.get("protobuf") is not None:
+        try:
+            proto_codec(facets["protobuf"])
+        except BadInput as error:
+            found.append(Finding("/protobuf" + error.pointer, error.reason))
+    return found
+
+
+def _transform(facet: Any) -> list[Finding]:
+    if not isinstance(facet, dict):
+        return [Finding("/transform", "must be an object with lang and source")]
+    found = [
+        Finding(f"/transform/{key}", f"unknown key {key!r} (known: 'lang', 'source')")
+        for key in facet
+        if key not in ("lang", "source")
+    ]
+    lang, source = facet.get("lang", "lua"), facet.get("source")
+    if lang not in LANGS:
+        found.append(Finding("/transform/lang", f"must be one of {', '.join(LANGS)}"))
+    if isinstance(source, list) and all(isinstance(line, str) for line in source):
+        source = "\n".join(source)
+    if not isinstance(source, str) or not source.strip():
+        found.append(Finding("/transform/source", "must be the text of the function, or a list of its lines"))
+    elif lang in LANGS:
+        try:
+            check_script(lang, source)
+        except ScriptError as error:
+            found.append(Finding("/transform/source", str(error)))
+    return found

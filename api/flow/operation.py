@@ -1,0 +1,129 @@
+"""What an operation of the management API is: one line of the table that routes and OpenAPI are made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from api.flow.tailing import TailHub
+from chains.model import Catalogue
+from chains.repository import ChainRepository
+from engine.deadletters import DeadLetters
+from engine.ingress import Ingress
+from engine.message import now_ms
+from engine.replies import Replies
+from engine.stores.alarm_store import AlarmStore
+from engine.stores.attribute_store import Attributes
+from engine.stores.commands import Commands
+from engine.stores.registry import Registry
+from engine.stores.timeseries import Timeseries
+from engine.wire import Wire
+
+BASE: Final = "/flow/v1"
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """What the composition root hands the management API. `wire` and `redis` are connections to the same Redis."""
+
+    wire: Wire
+    redis: Redis
+    partitions: int
+    ingress: Ingress
+    replies: Replies
+    registry: Registry
+    repository: ChainRepository
+    catalogue: Catalogue
+    commands: Commands
+    dead_letters: DeadLetters
+    attributes: Attributes
+    alarms: AlarmStore
+    store: Timeseries
+    tail: TailHub
+    tokens: frozenset[str]
+    """SHA-256 of the operator tokens that are accepted, in hex (`token_digest`)."""
+    stamp: Callable[[str], int] = lambda device: now_ms()
+    """Server time of a device's next message, in milliseconds."""
+    checks: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+    """More conditions of readiness by name: each gives its reason, or nothing when all is well."""
+
+
+def token_digest(token: str) -> str:
+    """How an operator token is kept and compared."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that fits its operation: `query` and `body` are of the operation's types."""
+
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+
+    @property
+    def tenant(self) -> str:
+        """The tenant that the path names; it exists."""
+        return self.path["tenant"]
+
+
+@dataclass(slots=True)
+class Answer:
+    """A success. Bytes are sent as they are, anything else as JSON, None without a body."""
+
+    status: int = 200
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Lines:
+    """A success that goes on: lines of JSON until either side ends it."""
+
+    lines: AsyncIterator[bytes]
+
+
+Handler = Callable[[Parts, Call], Awaitable[Answer | Lines]]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Operation:
+    """One operation."""
+
+    method: str
+    path: str
+    """With `{name}` for what varies; every name is one segment."""
+    id: str
+    summary: str
+    handler: Handler
+    answers: Mapping[int, Any]
+    """Status of each success to the type of its body, None for none."""
+    query: type | None = None
+    """A struct whose fields are the query parameters; a list may be given several times."""
+    body: Any = None
+    """Type of the JSON body; None: there is none."""
+    body_optional: bool = False
+    problems: tuple[int, ...] = ()
+    """Problems besides those that follow from the rest."""
+    public: bool = False
+    """No token is needed."""
+    makes_tenant: bool = False
+    """The tenant of the path need not exist."""
+    media: str = "application/json"
+
+    def failures(self) -> list[int]:
+        """Every status of a problem that this operation may answer with, ascending."""
+        found = set(self.problems)
+        if self.query is not None or self.body is not None:
+            found.add(400)
+        if self.body is not None:
+            found.add(413)
+        if not self.public:
+            found |= {401, 503}
+        if "{" in self.path:
+            found.add(404)
+        return sorted(found)

@@ -1,0 +1,40 @@
+"""The table of all operations: routes and the OpenAPI document are made from it, and from nothing else."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from api.flow import (
+    alarms,
+    attributes,
+    chains,
+    dead_letters,
+    devices,
+    dry_run,
+    messages,
+    points,
+    products,
+    rpc,
+    schemas,
+    status,
+    tail,
+    tenants,
+)
+from api.flow.operation import Operation
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *tenants.OPERATIONS,
+    *products.OPERATIONS,
+    *devices.OPERATIONS,
+    *attributes.OPERATIONS,
+    *points.OPERATIONS,
+    *alarms.OPERATIONS,
+    *rpc.OPERATIONS,
+    *messages.OPERATIONS,
+    *chains.OPERATIONS,
+    *dry_run.OPERATIONS,
+    *dead_letters.OPERATIONS,
+    *tail.OPERATIONS,
+    *status.OPERATIONS,
+    *schemas.OPERATIONS,
+)

@@ -1,0 +1,153 @@
+"""Calls of the server to a device, through the tenant's chain, and the commands that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from api.flow.devices import ONE as DEVICE
+from api.flow.devices import find
+from api.flow.operation import Answer, Call, Operation, Parts
+from api.flow.problems import Timeout
+from engine import metrics
+from engine.errors import BadInput, Conflict
+from engine.message import Message, new_id, now_ms
+from engine.replies import Waiting
+from engine.stores.registry import Device
+
+TYPE: Final = "RPC_CALL_FROM_SERVER_TO_DEVICE"
+MOST_WAIT_MS: Final = 300_000
+DAY_MS: Final = 86_400_000
+GRACE_S: Final = 1.0
+"""The chain's own word of a timeout may come a little later than the timeout."""
+
+
+class RpcBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A call."""
+
+    method: Annotated[str, Meta(min_length=1, max_length=255)]
+    params: Any = {}
+    oneway: Annotated[bool, Meta(description="Do not wait for an answer.")] = False
+    timeout_ms: Annotated[
+        int | None,
+        Meta(description="How long to wait, 10,000 by default and at most 300,000; one-way: how long the command is "
+        "kept for the device, a day by default and at most."),
+    ] = None  # fmt: skip
+
+
+class RpcAnswer(msgspec.Struct, frozen=True):
+    """What the device, or the chain, answered."""
+
+    id: Annotated[str, Meta(description="Id of the message that made the call.")]
+    data: Any
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The call is stored; the device gets it when it can."""
+
+    id: str
+
+
+class CommandShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that waits for the device, or for its answer."""
+
+    id: int
+    name: str
+    payload: Any
+    created_ms: int
+    expires_ms: int
+    oneway: bool
+    delivered: bool
+
+
+class CommandList(msgspec.Struct, frozen=True):
+    """Open commands, oldest first."""
+
+    commands: list[CommandShown]
+
+
+async def call_device(parts: Parts, call: Call) -> Answer:
+    """Send a call to the device through the tenant's chain."""
+    device = await find(parts, call)
+    body: RpcBody = call.body
+    most = DAY_MS if body.oneway else MOST_WAIT_MS
+    timeout_ms = body.timeout_ms if body.timeout_ms is not None else (DAY_MS if body.oneway else 10_000)
+    if not 1 <= timeout_ms <= most:
+        raise BadInput(f"must be 1 to {most} milliseconds", "/timeout_ms")
+    message = message_for(
+        parts, device, TYPE, {"method": body.method, "params": body.params},
+        {
+            "oneway": "true" if body.oneway else "false",
+            "timeout": str(timeout_ms),
+            "expirationTime": str(now_ms() + timeout_ms),
+            "requestUUID": new_id(),
+        },
+    )  # fmt: skip
+    if body.oneway:
+        await submit(parts, message)
+        return Answer(202, Accepted(message.id))
+    with parts.replies.wait() as waiting:
+        asked = msgspec.structs.replace(message, reply_to=waiting.to, awaited=True)
+        await submit(parts, asked)
+        data = await _answer(waiting, timeout_ms / 1000 + GRACE_S)
+    return Answer(200, RpcAnswer(message.id, data))
+
+
+async def _answer(waiting: Waiting, timeout_s: float) -> Any:
+    """The first reply; Timeout without one, Conflict when the chain ends without asking the device."""
+    answer = await waiting.next(timeout_s)
+    if answer is None or (answer.kind == "reply" and answer.error == "timeout"):
+        raise Timeout("the device did not answer in time")
+    if answer.kind == "reply" and not answer.error:
+        return answer.data
+    raise Conflict(answer.error or "the chain ended without an answer; does it have an rpc_request node?")
+
+
+def message_for(
+    parts: Parts, device: Device, type: str, data: Any, metadata: dict[str, str], ts_ms: int | None = None
+) -> Message:
+    """A message of a device that comes from the management API; its time is the server's unless given."""
+    return Message(
+        id=new_id(), ts_ms=parts.stamp(device.id) if ts_ms is None else ts_ms, tenant=device.tenant, type=type,
+        originator=device.id, data=data,
+        metadata={
+            "dialect": "flow", "transport": "http", "deviceName": device.name,
+            "deviceType": device.product or "default", **metadata,
+        },
+    )  # fmt: skip
+
+
+async def submit(parts: Parts, message: Message) -> None:
+    """Return when the message is durable."""
+    # Shielded: the future is shared with everybody who is in the same flush.
+    await asyncio.shield(parts.ingress.submit([message]))
+    metrics.MESSAGES.labels("flow", "http").inc()
+
+
+async def list_commands(parts: Parts, call: Call) -> Answer:
+    """Commands that are not answered yet."""
+    device = await find(parts, call)
+    shown = [
+        CommandShown(
+            id=pending.id, name=pending.command.name, payload=pending.command.payload,
+            created_ms=pending.command.created_ms, expires_ms=pending.command.expires_ms,
+            oneway=pending.command.oneway, delivered=pending.command.delivered,
+        )
+        for pending in await parts.commands.open(device.tenant, device.id)
+    ]  # fmt: skip
+    return Answer(200, CommandList(shown))
+
+
+OPERATIONS: Final = (
+    Operation(
+        method="POST", path=DEVICE + "/rpc", id="call_device", summary="Call a device, and wait for its answer or not",
+        handler=call_device, answers={200: RpcAnswer, 202: Accepted}, body=RpcBody, problems=(409, 504),
+    ),
+    Operation(
+        method="GET", path=DEVICE + "/commands", id="list_commands", summary="List a device's open commands",
+        handler=list_commands, answers={200: CommandList},
+    ),
+)  # fmt: skip
