@@ -5,13 +5,17 @@ Only a hint (`lost` says when some may be missing): what must arrive stands in R
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from engine.commit import BUS
+from engine.errors import Refused
 from engine.wire import Subscriber
 
 log = logging.getLogger("rulemill.live")
@@ -81,3 +85,41 @@ class Live:
                 callback()
             except Exception:
                 log.exception("a listener failed")
+
+
+class Recheck:
+    """Runs `look` when asked: once for any number of asks, again when asked meanwhile, until it succeeds."""
+
+    def __init__(self, name: str, look: Callable[[], Awaitable[None]], every_s: float = 0.5) -> None:
+        self._name, self._look, self._every_s = name, look, every_s
+        self._asked = False
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self) -> None:
+        """Look soon."""
+        self._asked = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name=self._name)
+
+    async def _run(self) -> None:
+        while self._asked:
+            self._asked = False
+            try:
+                await self._look()
+            except (RedisConnectionError, RedisTimeoutError, Refused) as error:
+                log.warning("%s: %s (tried again in %g s)", self._name, error, self._every_s)
+                self._asked = True
+                await asyncio.sleep(self._every_s)
+
+    def cancel(self) -> None:
+        """Look no more, without waiting for a look under way to end."""
+        self._asked = False
+        if self._task is not None:
+            self._task.cancel()
+
+    async def stop(self) -> None:
+        """Look no more."""
+        self.cancel()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None

@@ -1,0 +1,26 @@
+"""What both transports of the dialect are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from api.auth import DeviceAuth
+from api.dialects.thingsboard.settings import Settings
+from api.intake import Intake
+from api.live import Live
+from engine.replies import Replies
+from engine.stores.attribute_store import Attributes
+from engine.stores.commands import Commands
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Parts of the process; all of them are started and stopped by who made them."""
+
+    auth: DeviceAuth
+    intake: Intake
+    replies: Replies
+    commands: Commands
+    attributes: Attributes
+    live: Live
+    settings: Settings = field(default_factory=Settings)

@@ -1,0 +1,162 @@
+"""Bodies of the ThingsBoard dialect: telemetry, attributes and calls, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from api.dialects.thingsboard.settings import DIALECT, Settings
+from api.intake import Intake
+from engine.errors import BadInput
+from engine.message import Message
+from engine.stores.registry import Device
+from nodes.codecs.lenient_json import decode_lenient, tb_cast
+from nodes.event_time import MAX_TS_MS
+
+Reading = tuple[int | None, dict[str, Any]]
+"""Values of one instant; None is the server's time."""
+
+TELEMETRY: Final = "POST_TELEMETRY_REQUEST"
+ATTRIBUTES: Final = "POST_ATTRIBUTES_REQUEST"
+
+
+class Payloads:
+    """Reads bodies. Everything raises BadInput for what cannot be read."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._cast = settings.type_cast
+        self._max_text = settings.max_text
+
+    def telemetry(self, body: bytes) -> list[Reading]:
+        """The readings in forms A, B and C, one for each instant in the order of their first value (`TB-6`…`TB-8`).
+
+        Empty ones are left out.
+        """
+        value = decode_lenient(body, long_as_text=self._cast)
+        if type(value) is dict:
+            ts_ms, values = self._reading(value, "")
+            return [(ts_ms, values)] if values else []
+        if type(value) is not list:
+            raise BadInput(f"Can't parse value: telemetry is an object or an array of objects, not {_shown(value)}")
+        instants: dict[int | None, dict[str, Any]] = {}
+        for i, each in enumerate(value):
+            if type(each) is not dict:
+                raise BadInput(f"Can't parse value: an object is expected, not {_shown(each)}", f"/{i}")
+            ts_ms, values = self._reading(each, f"/{i}")
+            instants.setdefault(ts_ms, {}).update(values)
+        return [(ts_ms, values) for ts_ms, values in instants.items() if values]
+
+    def attributes(self, body: bytes) -> dict[str, Any]:
+        """The attributes of an object (`TB-15`)."""
+        value = decode_lenient(body, long_as_text=self._cast)
+        if type(value) is not dict:
+            raise BadInput(f"Can't parse value: attributes are an object, not {_shown(value)} (TB-S5)")
+        return self._values(value, "")
+
+    def call(self, body: bytes) -> dict[str, Any]:
+        """A call of the device: `{"method": text, "params": anything}` (`TB-S22`)."""
+        value = decode_lenient(body)
+        if type(value) is not dict:
+            raise BadInput(f"a call is an object, not {_shown(value)}")
+        if type(value.get("method")) is not str or not value["method"]:
+            raise BadInput("the call has no method, or it is no text", "/method")
+        if "params" not in value:
+            raise BadInput("the call has no params", "/params")
+        return {"method": value["method"], "params": value["params"]}
+
+    def answer(self, body: bytes) -> Any:
+        """The answer to a command: any JSON; nothing at all is null (`TB-S21`)."""
+        return decode_lenient(body) if body.strip() else None
+
+    def wanted(self, body: bytes) -> tuple[list[str] | None, list[str] | None]:
+        """Client and shared keys of an attribute request over MQTT (`TB-X1`)."""
+        value = decode_lenient(body) if body.strip() else {}
+        if type(value) is not dict:
+            raise BadInput(f"an attribute request is an object, not {_shown(value)}")
+        found = []
+        for name in ("clientKeys", "sharedKeys"):
+            text = value.get(name)
+            if text is not None and type(text) is not str:
+                raise BadInput("keys are one text with commas", f"/{name}")
+            found.append(keys_of(text))
+        return found[0], found[1]
+
+    def _reading(self, value: dict[str, Any], pointer: str) -> Reading:
+        if "ts" not in value or "values" not in value:
+            return None, self._values(value, pointer)
+        ts_ms, values = value["ts"], value["values"]
+        if type(ts_ms) is float:
+            ts_ms = int(ts_ms)
+        if type(ts_ms) is not int:
+            raise BadInput("Can't parse value: ts is not a number", f"{pointer}/ts")
+        if not -MAX_TS_MS <= ts_ms <= MAX_TS_MS:
+            raise BadInput("Can't parse value: ts is out of range", f"{pointer}/ts")
+        if type(values) is not dict:
+            raise BadInput("Can't parse value: values is not an object", f"{pointer}/values")
+        return ts_ms, self._values(values, f"{pointer}/values")
+
+    def _values(self, values: dict[str, Any], pointer: str) -> dict[str, Any]:
+        """Without nulls, numeric texts cast (`TB-S6`)."""
+        return {
+            key: value if type(value) is not str else self._text(value, pointer, key)
+            for key, value in values.items()
+            if value is not None
+        }
+
+    def _text(self, text: str, pointer: str, key: str) -> Any:
+        if self._max_text and len(text) > self._max_text:
+            raise BadInput(f"a text is longer than {self._max_text} characters", f"{pointer}/{key}")
+        # Numbers begin with one of these; most texts do not.
+        return tb_cast(text) if self._cast and text[:1] in _NUMERIC else text
+
+
+_NUMERIC: Final = frozenset("0123456789-.")
+
+
+def keys_of(text: str | None) -> list[str] | None:
+    """Keys of a list with commas; None where there is no list."""
+    return [key for key in text.split(",") if key] if text else None
+
+
+def visible(
+    attributes: Mapping[Any, Mapping[str, Any]], client: Sequence[str] | None, shared: Sequence[str] | None
+) -> dict[str, dict[str, Any]]:
+    """What a device sees of its attributes: the wanted keys of each scope, all of both when none are named (`TB-S12`).
+
+    A scope where nothing was found is left out (`TB-21`). What only the server may see is never there.
+    """
+    everything = client is None and shared is None
+    found: dict[str, dict[str, Any]] = {}
+    for name, scope, keys in (("client", "CLIENT", client), ("shared", "SHARED", shared)):
+        values = attributes[scope]
+        if everything:
+            keys = list(values)
+        picked = {key: values[key].value for key in keys or () if key in values}
+        if picked:
+            found[name] = picked
+    return found
+
+
+def telemetry_messages(intake: Intake, device: Device, readings: Sequence[Reading], transport: str) -> list[Message]:
+    """One message for each instant; a request is one instant of the server's (`TB-13`)."""
+    stamp = intake.stamp(device.id)
+    return [
+        intake.message(
+            device, TELEMETRY, values, dialect=DIALECT, transport=transport, ts_ms=stamp,
+            metadata={"ts": str(stamp if ts_ms is None else ts_ms)},
+        )
+        for ts_ms, values in readings
+    ]  # fmt: skip
+
+
+def attributes_message(intake: Intake, device: Device, values: dict[str, Any], transport: str) -> Message:
+    """The message that sets attributes of the device's own (`TB-15`)."""
+    return intake.message(
+        device, ATTRIBUTES, values, dialect=DIALECT, transport=transport, ts_ms=intake.stamp(device.id),
+        metadata={"scope": "CLIENT_SCOPE"},
+    )  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    names = {str: "text", bool: "a boolean", int: "a number", float: "a number", list: "an array", dict: "an object"}
+    return names.get(type(value), "null")

@@ -1,0 +1,36 @@
+"""What may be set of the ThingsBoard dialect, and its limits."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+DIALECT: Final = "tb"
+"""Metadata `dialect` of its messages (`G-18`)."""
+
+MAX_RPC_BYTES: Final = 65_536
+MAX_BODY_BYTES: Final = 52_428_800
+"""Of telemetry and attributes over HTTP (`TB-S9`)."""
+MAX_MQTT_BYTES: Final = 65_536
+"""Of a publication (`G-12`)."""
+SESSION_MAX_ASKED: Final = 100
+"""Questions of one MQTT session without an answer yet; it is told this as its limit of messages in flight."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the dialect behaves where the vendor's server lets people choose."""
+
+    type_cast: bool = True
+    """Numeric texts become numbers (`TB-S6`)."""
+    max_text: int = 0
+    """Longest text value in characters; 0 is no limit (`TB-S6`)."""
+    attribute_update_format: Literal["flat", "seed"] = "flat"
+    """`seed` wraps an update of the long poll as `{"client": …}` (`TB-34`)."""
+    poll_s: float = 60.0
+    """Of a long poll that does not say (`TB-S16`)."""
+    max_poll_s: float = 300.0
+    rpc_s: float = 60.0
+    """How long an MQTT device waits for the answer to its call (`TB-S22`)."""
+    sync_s: float = 30.0
+    """How long `?sync=true` waits for the chain (`G-20`)."""
