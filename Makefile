@@ -15,12 +15,12 @@ test: ## set up if need be, and run the tests
 
 check: ## lint, format, types, layers, generated files
 	@sh scripts/setup.sh dev
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/mypy
-	.venv/bin/mypy scripts/generate.py
-	.venv/bin/lint-imports
-	.venv/bin/python scripts/generate.py --check
+	@failed=; \
+	for step in 'ruff check .' 'ruff format --check .' 'mypy' 'mypy scripts/generate.py' 'lint-imports' \
+		'python scripts/generate.py --check'; do \
+		echo "== $$step"; .venv/bin/$$step || failed="$$failed; $$step"; \
+	done; \
+	test -z "$$failed" || { echo "failed: $${failed#; }" >&2; exit 1; }
 
 format: ## mend layout and what the linter can mend
 	@sh scripts/setup.sh dev
