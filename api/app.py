@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import cast
 
 import redis.asyncio as redis
 from redis.backoff import NoBackoff
@@ -117,18 +119,30 @@ async def run_api(
     from api.dialects.cloudthing.http import CloudThingHttp
     from api.dialects.cloudthing.mqtt import CloudThingMqtt
     from api.dialects.cloudthing.service import CloudThing
+    from api.dialects.thingsboard.http import ThingsBoardHttp
+    from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
+    from api.dialects.thingsboard.parts import Parts as ThingsBoardParts
     from api.doors import DRAIN_S, open_doors
+    from api.first_start import make_what_is_asked
+    from api.flow.app import create_app
+    from api.flow.operation import Parts as FlowParts
+    from api.flow.operation import token_digest
+    from api.flow.tailing import TailHub
     from api.intake import Intake
     from api.live import Live
-    from api.transports.http import Front
+    from api.transports.http import Asgi, Front
+    from api.transports.mqtt.dialect import MqttDialect, Peer
+    from api.transports.mqtt.packets import Connect
     from api.transports.mqtt.server import MqttServer
     from api.transports.mqtt.sessions import SessionStore
     from chains.repository import ChainRepository
+    from engine.deadletters import DeadLetters
     from engine.door import Door
     from engine.housekeeping import Housekeeping
     from engine.ingress import Ingress, Limits
     from engine.metric_board import MetricPin
     from engine.replies import Replies
+    from engine.stores.alarm_store import AlarmStore
     from engine.stores.attribute_store import Attributes
     from engine.stores.commands import Commands
     from engine.stores.sqlite import SqliteTimeseries
@@ -147,6 +161,7 @@ async def run_api(
         registry = Registry(client)
         catalogue = Catalogue().with_plugins(settings.plugins)
         repository = ChainRepository(client, catalogue, registry.secrets)
+        await make_what_is_asked(settings, registry, repository, bootstrap, demo)
         ingress = Ingress(hot, partitions, Limits(settings.backlog_entries))
         replies, live, auth = Replies(url), Live(url), DeviceAuth(registry, url)
         intake = Intake(ingress, replies)
@@ -157,21 +172,40 @@ async def run_api(
         cloudthing = CloudThing(
             url, auth=auth, registry=registry, intake=intake, replies=replies, commands=commands, live=live
         )
+        tb_parts = ThingsBoardParts(
+            auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live
+        )
+        flow = create_app(
+            FlowParts(
+                wire=side, redis=client, partitions=partitions, ingress=ingress, replies=replies, registry=registry,
+                repository=repository, catalogue=catalogue, commands=commands,
+                dead_letters=DeadLetters(side, partitions), attributes=attributes,
+                alarms=AlarmStore(side, partitions), store=store, tail=TailHub(url, client),
+                tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),
+                stamp=intake.stamp,
+            )
+        )  # fmt: skip
+        thingsboard = ThingsBoardHttp(tb_parts)
+        ct_mqtt, tb_mqtt = CloudThingMqtt(cloudthing), ThingsBoardMqtt(tb_parts)
+        stack.push_async_callback(thingsboard.stop)
+        stack.push_async_callback(tb_mqtt.stop)
+
+        def dialects(connect: Connect, peer: Peer) -> Sequence[MqttDialect]:
+            """Who a CONNECT may belong to, likeliest first (G-9)."""
+            return (ct_mqtt, tb_mqtt) if ":" in (connect.username or "") else (tb_mqtt,)
+
         front = Front(
-            [CloudThingHttp(cloudthing)], None,
+            [thingsboard, CloudThingHttp(cloudthing)], cast(Asgi, flow),
             cors_origins=settings.cors_origins, trusted_proxies=settings.trusted_proxies,
         )  # fmt: skip
-        mqtt = MqttServer(lambda connect, peer: [CloudThingMqtt(cloudthing)], intake.submit, SessionStore(client))
-        door = Door(side, partitions, ingress, settings.spool_bytes)
+        mqtt = MqttServer(dialects, intake.submit, SessionStore(client))
 
         async def tenant_names() -> list[str]:
             return [tenant.name for tenant in await registry.tenants()]
 
-        name = f"api-{new_id()[-12:]}"
-        for service in (
-            replies, live, auth, door, ingress, cloudthing,
-            Housekeeping(side, partitions, tenant_names), MetricPin(side, name),
-        ):  # fmt: skip
+        door = Door(side, partitions, ingress, settings.spool_bytes)
+        house = Housekeeping(side, partitions, tenant_names)
+        for service in (replies, live, auth, door, ingress, cloudthing, house, MetricPin(side, f"api-{os.getpid()}")):
             await service.start()
             stack.push_async_callback(service.stop)
         listeners = await open_doors(sockets, settings.tls, front, mqtt)

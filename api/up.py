@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,20 +14,12 @@ import click
 
 from api.app import connect, partition_count, stopping
 from api.embedded_redis import EmbeddedRedis, check_given, lock
+from api.private_file import write_private
 from api.sockets import addresses, bind, pack, shown
 from api.supervisor import Child, Supervisor
 from engine.config import LISTENERS, Loaded, Settings
 
 log = logging.getLogger("rulemill.up")
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.replace(path)
 
 
 def operator_token(settings: Settings) -> str:

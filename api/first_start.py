@@ -1,0 +1,40 @@
+"""What a start is asked to make: the bootstrap file, the demo. Both may be applied at every start."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from api.bootstrap import apply
+from api.demo import demo_document
+from api.private_file import write_private
+from chains.repository import ChainRepository
+from engine.config import Settings
+from engine.errors import Finding, InvalidDocument
+from engine.stores.registry import Registry
+
+log = logging.getLogger("rulemill.start")
+
+
+async def make_what_is_asked(
+    settings: Settings, registry: Registry, repository: ChainRepository, bootstrap: str | None, demo: bool
+) -> None:
+    """Apply the bootstrap file and the demo; InvalidDocument names every place that does not hold."""
+    if bootstrap:
+        try:
+            document = _read(Path(bootstrap))
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise InvalidDocument([Finding(bootstrap, str(error))]) from error
+        log.info("bootstrap: %s", await apply(document, registry, repository))
+    if demo:
+        path = settings.folder() / "demo.json"
+        known = _read(path)["devices"] if path.exists() else None
+        document, secrets = demo_document(known)
+        await apply(document, registry, repository, keep_chains=True)
+        write_private(path, json.dumps({"devices": secrets}))
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_bytes())
