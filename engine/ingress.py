@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -38,11 +39,23 @@ MAX_WAITING = 20_000
 """Messages in RAM over all partitions; beyond them the door is closed."""
 
 
+class _Shared(asyncio.Future[None]):
+    """One flush's outcome, awaited by many: who is cancelled (a client hung up) goes alone, the others wait on."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return super().__await__() if self.done() else asyncio.shield(self).__await__()
+
+    __iter__ = __await__
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        return False
+
+
 @dataclass(slots=True)
 class _Waiting:
     """What gathers for one partition until the next flush; everybody who added to it waits for the one future."""
 
-    future: asyncio.Future[None]
+    future: _Shared
     tenants: dict[str, list[bytes]] = field(default_factory=dict)
     count: int = 0
 
@@ -105,7 +118,7 @@ class Ingress:
         for message, number in zip(messages, numbers, strict=True):
             waiting = self._waiting.get(number)
             if waiting is None:
-                waiting = self._waiting[number] = _Waiting(asyncio.get_running_loop().create_future())
+                waiting = self._waiting[number] = _Waiting(_Shared(loop=asyncio.get_running_loop()))
                 # A future that fails with nobody left to ask is not an accident.
                 waiting.future.add_done_callback(_seen)
             parts = waiting.tenants.get(message.tenant)
@@ -155,7 +168,8 @@ class Ingress:
         deadline = time.monotonic() + CONFIRM_WITHIN_S
         while todo:
             try:
-                replies = await self._wire.execute([self._command(number, todo[number]) for number in todo])
+                commands = [self._command(number, todo[number]) for number in todo]
+                replies = await self._wire.execute(commands, timeout_s=CONFIRM_WITHIN_S)
             except RedisConnectionError as error:
                 await self._unanswered([waiting[number].future for number in todo], deadline, error)
                 continue
@@ -213,17 +227,28 @@ class Ingress:
                 if not part.future.done():
                     part.future.set_exception(Refused(refused))
 
-    async def _unanswered(self, futures: list[asyncio.Future[None]], deadline: float, error: Exception) -> None:
+    async def _unanswered(self, futures: list[_Shared], deadline: float, error: Exception) -> None:
         """Redis does not answer: tell the callers when their time is up; the same flush is tried again for ever."""
-        if time.monotonic() > deadline and not futures[0].done():
-            log.error("Redis does not answer: %s", error)
+        if time.monotonic() > deadline:
+            if not futures[0].done():
+                log.error("Redis does not answer: %s", error)
             for future in futures:
                 if not future.done():
                     future.set_exception(Unconfirmed("storage does not answer"))
+            self._turn_away()
         await asyncio.sleep(0.1)
 
+    def _turn_away(self) -> None:
+        """Refuse what has gathered behind a flush that is not answered: none of it was sent."""
+        behind, self._waiting = self._waiting, {}
+        for part in behind.values():
+            self._held -= part.count
+            metrics.REFUSED.labels("storage does not answer").inc(part.count)
+            if not part.future.done():
+                part.future.set_exception(Refused("storage does not answer"))
 
-def _all(futures: list[asyncio.Future[None]]) -> asyncio.Future[None]:
+
+def _all(futures: Sequence[asyncio.Future[None]]) -> asyncio.Future[None]:
     """One future for messages that went to several partitions: fails if any of them does."""
     whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     whole.add_done_callback(_seen)
