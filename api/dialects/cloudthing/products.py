@@ -70,11 +70,13 @@ class Products:
             del self._kept[next(iter(self._kept))]
         return found
 
-    def forget(self, id: str) -> None:
-        """The product was changed."""
+    def forget(self, id: str) -> list[str]:
+        """The product was changed; the tenants for which it had been read."""
         self._changes += 1
-        for key in [key for key in self._kept if key[1] == id]:
-            del self._kept[key]
+        tenants = [tenant for tenant, kept in self._kept if kept == id]
+        for tenant in tenants:
+            del self._kept[(tenant, id)]
+        return tenants
 
     def clear(self) -> None:
         """Anything may have changed."""

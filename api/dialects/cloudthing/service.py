@@ -83,7 +83,8 @@ class CloudThing:
     def _changed(self, _: str, payload: bytes) -> None:
         _number, what, id = payload.decode().split(" ", 2)
         if what == "product":
-            self.products.forget(id)
+            for tenant in self.products.forget(id):
+                self._read_product(tenant, id)
         elif what == "tenant":
             self.tenants.forget(id)
 
@@ -106,7 +107,7 @@ class CloudThing:
         """The messages of a data call; raises BadInput. `more` goes to `Intake.message`."""
         formats = self.products.known(device.tenant, device.product)
         if formats is None:
-            self._once(f"product {device.product}", lambda: self.products.find(device.tenant, device.product))
+            self._read_product(device.tenant, device.product)
         received_ms = self.intake.stamp(device.id)
         made = drafts(ct, body, received_ms, formats, device_id=device.external_id, product_id=device.product)
         message = self.intake.message
@@ -168,6 +169,9 @@ class CloudThing:
         device = await self._registry.find_device(id)
         if device is not None:
             await self._registry.activate(device)
+
+    def _read_product(self, tenant: str, id: str) -> None:
+        self._once(f"product {tenant}/{id}", lambda: self.products.find(tenant, id))
 
     def _once(self, what: str, call: Callable[[], Awaitable[object]]) -> None:
         """Make a call of the registry in the background, unless it is under way. It is made again when next needed."""

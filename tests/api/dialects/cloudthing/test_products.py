@@ -52,7 +52,8 @@ async def test_a_change_is_seen_also_one_that_comes_while_reading():
     products = Products(shelf.read)
     assert not (await products.find("acme", "p1")).transforms
     shelf.facets["p1"] = {"transform": TRANSFORM}
-    products.forget("p1")
+    assert products.forget("p1") == ["acme"]
+    assert products.forget("p1") == []
     shelf.during = lambda: products.forget("p1")
     assert (await products.find("acme", "p1")).transforms
     assert products.known("acme", "p1") is None
