@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from nodes import FAILURE, Build, Context, Example, Finding, Message, Node, NodeSpec, Outcomes, Relation
-from nodes.scripting import CALLING, ScriptConfig, check_config, kind_of, run_batch, script_of
+from nodes.scripting import CALLING, ScriptConfig, check_config, kind_of, run_batch, script_of, settled
 
 
 class Config(ScriptConfig, forbid_unknown_fields=True):
@@ -44,10 +44,12 @@ class Filter(Node):
 
     async def process(self, batch: Sequence[Message], out: Outcomes, ctx: Context) -> None:
         """Run the condition for the batch."""
-        for i, message, value in run_batch(self._script, batch, out, ctx):
-            if value is True:
-                out.emit(i, "True", message)
-            elif value is False:
-                out.emit(i, "False", message)
-            else:
+        taken: dict[bool, list[tuple[int, Message]]] = {True: [], False: []}
+        for i, value in enumerate(run_batch(self._script, batch, ctx)):
+            if value is True or value is False:
+                taken[value].append((i, batch[i]))
+            elif not settled(i, value, out):
                 out.fail(i, f"the script returned {kind_of(value)}: a filter returns true or false")
+        for value, messages in taken.items():
+            if messages:
+                out.emit_all(str(value), messages)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
+from msgspec.structs import replace
 
 from nodes import (
     FAILURE,
@@ -21,7 +22,7 @@ from nodes import (
     Outcomes,
     Relation,
 )
-from nodes.scripting import CALLING, ScriptConfig, check_config, kind_of, run_batch, script_of
+from nodes.scripting import CALLING, ScriptConfig, check_config, kind_of, run_batch, script_of, settled
 
 PARTS = frozenset(("msg", "metadata", "msgType"))
 
@@ -86,28 +87,35 @@ class ScriptNode(Node):
 
     async def process(self, batch: Sequence[Message], out: Outcomes, ctx: Context) -> None:
         """Run the script for the batch and emit what it returned."""
-        for i, message, value in run_batch(self._script, batch, out, ctx):
+        made: list[tuple[int, Message]] = []
+        for i, value in enumerate(run_batch(self._script, batch, ctx)):
             try:
-                made = [_changed(message, part) for part in (value if isinstance(value, list) else [value])]
+                if type(value) is dict:
+                    made.append((i, _changed(batch[i], value)))
+                elif type(value) is list and value:
+                    made += [(i, new) for new in [_changed(batch[i], parts) for parts in value]]
+                elif value == []:
+                    out.discard(i, "the script returned no message")
+                elif not settled(i, value, out):
+                    raise _not_parts(value)
             except BadInput as error:
                 out.fail(i, error.reason)
-                continue
-            for new in made:
-                out.emit(i, SUCCESS, new)
-            if not made:
-                out.discard(i, "the script returned no message")
+        if made:
+            out.emit_all(SUCCESS, made)
 
 
 def _changed(message: Message, parts: Any) -> Message:
     """The message with what the script returned in place of what it was."""
-    if not isinstance(parts, dict):
-        raise BadInput(f"the script returned {kind_of(parts)}: return an object of msg, metadata and msgType")
+    if type(parts) is not dict:
+        raise _not_parts(parts)
+    if len(parts) == 1 and "msg" in parts:
+        return replace(message, data=parts["msg"])
     if unknown := parts.keys() - PARTS:
         raise BadInput(f"the script returned {min(unknown)!r}: only msg, metadata and msgType are known")
     msg_type = parts.get("msgType", message.type)
     if not isinstance(msg_type, str) or not msg_type:
         raise BadInput(f"the script returned {kind_of(msg_type)} as msgType: it is a text, and not empty")
-    return msgspec.structs.replace(
+    return replace(
         message,
         data=parts.get("msg", message.data),
         type=msg_type,
@@ -115,10 +123,17 @@ def _changed(message: Message, parts: Any) -> Message:
     )
 
 
+def _not_parts(value: Any) -> BadInput:
+    return BadInput(f"the script returned {kind_of(value)}: return an object of msg, metadata and msgType")
+
+
 def _metadata(given: Any) -> dict[str, str]:
     if not isinstance(given, dict):
         raise BadInput(f"the script returned {kind_of(given)} as metadata: it is an object")
-    return {key: value if isinstance(value, str) else _text(key, value) for key, value in given.items()}
+    for value in given.values():
+        if type(value) is not str:
+            return {key: value if isinstance(value, str) else _text(key, value) for key, value in given.items()}
+    return given
 
 
 def _text(key: str, value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from engine.sandbox.script import Call, Lang, Script, check_script, compile_script
+from engine.sandbox.script import Lang, Script, check_script, compile_script
 from nodes import BadInput, Build, Context, Finding, Message, Outcomes, Retry, ScriptError
 
 CALLING = (
@@ -59,19 +59,26 @@ def check_config(config: ScriptConfig, build: Build) -> list[Finding]:
     return []
 
 
-def run_batch(script: Script, batch: Sequence[Message], out: Outcomes, ctx: Context) -> list[tuple[int, Message, Any]]:
-    """Run the script for a batch: (index, message, value) of what returned; the others get their outcome here."""
-    now_ms = ctx.now_ms
-    calls = [Call(message.data, message.metadata, message.type, now_ms) for message in batch]
-    returned = []
-    for i, result in enumerate(script.run(calls, ctx.progress)):
-        if isinstance(result, ScriptError):
-            out.fail(i, str(result))
-        elif isinstance(result, Retry):
-            out.retry(i, result.reason, result.after_s)
-        else:
-            returned.append((i, batch[i], result))
-    return returned
+def run_batch(script: Script, batch: Sequence[Message], ctx: Context) -> list[Any]:
+    """Run the script for a batch: one result for each message, its value or what `settled` takes."""
+    return script.run_columns(
+        [message.data for message in batch],
+        [message.metadata for message in batch],
+        [message.type for message in batch],
+        ctx.now_ms,
+        ctx.progress,
+    )
+
+
+def settled(i: int, result: Any, out: Outcomes) -> bool:
+    """Give message `i` its outcome if its script failed or asked to be tried again; False if it returned a value."""
+    if isinstance(result, ScriptError):
+        out.fail(i, str(result))
+    elif isinstance(result, Retry):
+        out.retry(i, result.reason, result.after_s)
+    else:
+        return False
+    return True
 
 
 def kind_of(value: Any) -> str:

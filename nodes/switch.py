@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from nodes import FAILURE, BadInput, Build, Context, Example, Finding, Message, Node, NodeSpec, Outcomes, Relation
-from nodes.scripting import CALLING, ScriptConfig, check_config, kind_of, run_batch, script_of
+from nodes.scripting import CALLING, ScriptConfig, check_config, kind_of, run_batch, script_of, settled
 
 
 class Config(ScriptConfig, forbid_unknown_fields=True):
@@ -48,14 +48,19 @@ class Switch(Node):
 
     async def process(self, batch: Sequence[Message], out: Outcomes, ctx: Context) -> None:
         """Run the function for the batch."""
-        for i, message, value in run_batch(self._script, batch, out, ctx):
+        for i, value in enumerate(run_batch(self._script, batch, ctx)):
+            if type(value) is str and value:
+                out.emit(i, value, batch[i])
+                continue
+            if settled(i, value, out):
+                continue
             try:
                 names = _names(value)
             except BadInput as error:
                 out.fail(i, error.reason)
                 continue
             for name in names:
-                out.emit(i, name, message)
+                out.emit(i, name, batch[i])
             if not names:
                 out.discard(i, "the script named no relation")
 
