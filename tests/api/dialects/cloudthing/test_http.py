@@ -172,15 +172,22 @@ async def test_what_the_product_lacks_is_refused_from_the_moment_it_lacks_it(sit
 
 
 @pytest.mark.spec("CT-S10", "CT-31")
-@pytest.mark.parametrize(
-    "header",
-    [None, "", "Basic", "Basic ?", "Basic !!!!", "Bearer x", "Basic " + "QQ==", "Basic /////w==", "Basic Og=="],
-)
-async def test_credentials_that_cannot_be_read_are_401(site, header):
+async def test_credentials_that_cannot_be_read_are_401(site):
     client = await site.stack.client(site.http_url)
-    response = await client.post(PATH, content=ONE, headers={} if header is None else {"Authorization": header})
-    is_error(response, 401)
-    assert response.headers["www-authenticate"] == 'Basic realm="cloudthing"'
+    for header in (
+        None,
+        "",
+        "Basic",
+        "Basic ?",
+        "Basic !!!!",
+        "Bearer x",
+        "Basic QQ==",
+        "Basic /////w==",
+        "Basic Og==",
+    ):
+        response = await client.post(PATH, content=ONE, headers={} if header is None else {"Authorization": header})
+        is_error(response, 401)
+        assert response.headers["www-authenticate"] == 'Basic realm="cloudthing"'
 
 
 @pytest.mark.spec("CT-S10", "CT-S15", "CT-31")
@@ -228,9 +235,9 @@ async def test_a_new_token_is_good_and_the_old_one_is_not(site):
 
 
 @pytest.mark.spec("G-8")
-@pytest.mark.parametrize(
-    ("host", "status"),
-    [
+async def test_the_host_may_name_the_tenant_and_no_other(site):
+    await site.stack.registry.put_tenant(Tenant(name="vanilla-ice"))
+    for host, status in [
         ("short-name.cloudthing.io:81", 200),
         ("Short-Name.cloudthing.io", 200),
         ("vanilla-ice.cloudthing.io:81", 401),
@@ -240,20 +247,17 @@ async def test_a_new_token_is_good_and_the_old_one_is_not(site):
         ("[::1]:81", 200),
         ("localhost", 200),
         ("", 200),
-    ],
-)
-async def test_the_host_may_name_the_tenant_and_no_other(site, host, status):
-    await site.stack.registry.put_tenant(Tenant(name="vanilla-ice"))
-    response = await post(site, ONE, headers={"Host": host})
-    assert response.status_code == status
-    if status != 200:
-        is_error(response, status)
+    ]:
+        response = await post(site, ONE, headers={"Host": host})
+        assert response.status_code == status, host
+        if status != 200:
+            is_error(response, status)
 
 
 @pytest.mark.spec("CT-S10", "G-7")
-@pytest.mark.parametrize(
-    ("method", "path", "allow"),
-    [
+async def test_unknown_paths_and_methods_have_the_shape_of_the_dialect(site):
+    client = await site.stack.client(site.http_url)
+    for method, path, allow in [
         ("GET", "/v1", None),
         ("GET", "/v1/x", None),
         ("POST", f"/v1/{DEVICE}/unknown", None),
@@ -266,13 +270,10 @@ async def test_the_host_may_name_the_tenant_and_no_other(site, host, status):
         ("PUT", PATH, "GET, POST"),
         ("DELETE", f"/v1/{DEVICE}/events/e", "POST"),
         ("POST", f"/v1/{DEVICE}/commands", "GET"),
-    ],
-)
-async def test_unknown_paths_and_methods_have_the_shape_of_the_dialect(site, method, path, allow):
-    client = await site.stack.client(site.http_url)
-    response = await client.request(method, path, headers=site.basic())
-    is_error(response, 405 if allow else 404)
-    assert response.headers.get("allow") == allow
+    ]:
+        response = await client.request(method, path, headers=site.basic())
+        is_error(response, 405 if allow else 404)
+        assert response.headers.get("allow") == allow
 
 
 @pytest.mark.spec("CT-S10", "G-12")
