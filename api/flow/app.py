@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable
+from functools import cache
 from importlib import metadata
 from typing import Any, Final
 
@@ -98,14 +99,21 @@ def _query(struct: type) -> Any:
     for field in msgspec.structs.fields(struct):
         given = request.args.getlist(field.encode_name)
         if given:
-            many = isinstance(msgspec.inspect.type_info(field.type), msgspec.inspect.ListType)
-            values[field.encode_name] = given if many else given[0]
+            values[field.encode_name] = given if _is_list(field.type) else given[0]
     try:
         return msgspec.convert(values, struct, strict=False)
     except msgspec.ValidationError as error:
         found = explain_conversion(str(error))
         name = found.pointer.split("/")[1] if found.pointer else ""
         raise BadInput(f"query parameter {name}: {found.message}" if name else found.message, f"?{name}") from error
+
+
+@cache
+def _is_list(kind: Any) -> bool:
+    info = msgspec.inspect.type_info(kind)
+    while isinstance(info, msgspec.inspect.Metadata):
+        info = info.type
+    return isinstance(info, msgspec.inspect.ListType)
 
 
 def _body(operation: Operation, data: bytes) -> Any:

@@ -13,6 +13,7 @@ from api.flow.devices import find
 from api.flow.operation import Answer, Call, Operation, Parts
 from engine.errors import BadInput
 from engine.stores.attributes import SCOPES, Scope, scope_named
+from nodes.codecs.values import pointer_step
 
 
 class AttributeShown(msgspec.Struct, frozen=True):
@@ -53,7 +54,7 @@ async def put_attributes(parts: Parts, call: Call) -> Answer:
     scope = scope_named(call.path["scope"])
     for key, value in call.body.items():
         if value is None:
-            raise BadInput("a value cannot be null; delete the key instead", "/" + key.replace("~", "~0"))
+            raise BadInput("a value cannot be null; delete the key instead", pointer_step(key))
     if call.body:
         await parts.attributes.write(device.tenant, device.id, scope, call.body)
     return Answer(204)

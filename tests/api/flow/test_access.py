@@ -41,7 +41,7 @@ async def test_unknown_paths_and_methods_are_problems(stack: FlowStack) -> None:
     assert (await stack.get("/flow/v1/nowhere", 404))["title"] == "Not Found"
     answer = await stack.flow.delete("/flow/v1/tenants")
     assert answer.status_code == 405
-    assert answer.headers["allow"] == "GET"
+    assert answer.headers["allow"] == "GET, HEAD"
     assert answer.headers["content-type"] == "application/problem+json"
 
 
