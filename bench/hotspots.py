@@ -88,10 +88,14 @@ def profile(server, options, folder):
     (start, first, before), (end, last, after) = marks
     count = max(last - first, 1)
     print(f"{options.workload}: {count / (end - start):,.0f}/s while sampled")
-    for pid, name in pids.items():
+    for pid, process in pids.items():
         found = json.loads((folder / f"{pid}.json").read_text())
         whole = (after[pid] - before[pid]) / count * 1e6
-        print(f"\n{name}: {whole:.1f} us a message in all, {found['samples']} samples")
+        print(f"\n{process}: {whole:.1f} us a message in all, {found['samples']} samples")
+        metrics = found["metrics"]
+        for name in sorted(name.removesuffix("_sum") for name in metrics if name.endswith("_sum")):
+            if times := metrics[name + "_count"]:
+                print(f"  {name}: {times:.0f} times, mean {metrics[name + '_sum'] / times:.5f}")
         print("  self, by line")
         print(*table(found["lines"], count, options.top), sep="\n")
         print("  with callees, by function")

@@ -21,10 +21,12 @@ class _Sampler:
         self.clocks = {}
         self.lines, self.functions = {}, {}
         self.samples = 0
+        self.totals = {}
 
     def begin(self, number, frame):
         for thread in threading.enumerate():
             self.clocks[thread.ident] = _cpu_s(thread.ident)
+        self.totals = _totals()
         signal.signal(signal.SIGPROF, self.tick)
         signal.setitimer(signal.ITIMER_PROF, _EVERY_S, _EVERY_S)
 
@@ -55,6 +57,7 @@ class _Sampler:
             "samples": self.samples,
             "lines": [[*place, s] for place, s in self.lines.items()],
             "functions": functions,
+            "metrics": {name: value - self.totals.get(name, 0.0) for name, value in _totals().items()},
         }
         path = os.path.join(self.folder, f"{os.getpid()}.json")
         with open(path + ".new", "w") as file:
@@ -67,6 +70,18 @@ def _cpu_s(ident):
         return time.clock_gettime(time.pthread_getcpuclockid(ident))
     except OSError:
         return 0.0  # the thread has just ended
+
+
+def _totals():
+    """Counts and sums of the process's histograms."""
+    metrics = sys.modules.get("engine.metrics")
+    return {
+        sample.name: sample.value
+        for family in (metrics.REGISTRY.collect() if metrics else ())
+        if family.type == "histogram"
+        for sample in family.samples
+        if sample.name.endswith(("_sum", "_count"))
+    }
 
 
 if "BENCH_PROFILE" in os.environ and sys.orig_argv[-1:] and {"api", "worker"} & set(sys.orig_argv[3:6]):
