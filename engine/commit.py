@@ -21,8 +21,8 @@ from engine.stores.commands import MAX_A_DEVICE, Queued
 from engine.wire import Argument, call
 
 MAX_POINTS_A_BLOB = 2000
-MAX_ARGUMENTS = 7000
-"""Lua's `unpack` takes no more."""
+MAX_ARGUMENTS = 6000
+"""Fields (and their values) in one command; Lua's `unpack` takes hardly more."""
 
 BUS = "rm:bus"
 
@@ -116,9 +116,8 @@ def _writes(commits: dict[int, Commit], where: Sequence[int], effects: Effects) 
         lines = commits[partition].lines
         kept = [part for name, value in values.items() if value is not None for part in (name, value)]
         gone = [name for name, value in values.items() if value is None]
-        lines += [("HSET", key, *kept[i : i + MAX_ARGUMENTS - 1000]) for i in range(0, len(kept), MAX_ARGUMENTS - 1000)]
-        if gone:
-            lines.append(("HDEL", key, *gone))
+        lines += [("HSET", key, *kept[i : i + MAX_ARGUMENTS]) for i in range(0, len(kept), MAX_ARGUMENTS)]
+        lines += [("HDEL", key, *gone[i : i + MAX_ARGUMENTS]) for i in range(0, len(gone), MAX_ARGUMENTS)]
 
 
 def _last_waiting(effects: Effects) -> dict[int, object]:

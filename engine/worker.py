@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -21,7 +21,7 @@ from engine.batch import BatchRunner
 from engine.commit import Commit, Line
 from engine.deployments import Deployments, Plans
 from engine.entries import Item, UnknownEntryError, unpack_entry
-from engine.errors import StateUnavailable
+from engine.errors import Fenced, StateUnavailable
 from engine.failpoints import failpoint
 from engine.lanes import decode_lane
 from engine.lanework import due_lanes, run_lane
@@ -41,6 +41,9 @@ from engine.wire import Argument, Reply, Subscriber, Wire, failed
 log = logging.getLogger("rulemill.worker")
 
 MAX_BATCH = 5000
+MAX_BATCH_BYTES = 16 << 20
+READ_AT_LEAST, READ_AT_MOST = 4, 500
+"""Entries asked of each partition, as long as the batch does not get too large by it."""
 BLOCK_MS = 250
 ADJUST_EVERY_S = 1.0
 STUCK_S = 60.0
@@ -84,11 +87,13 @@ class Worker:
             parts.url, f"{parts.name}-deployed", ["rm:deployed"], lambda _, tenant: deployments.moved(tenant.decode())
         )
         self._owned: dict[int, Owned] = {}
+        self._taking: set[int] = set()
+        """Partitions whose take-over is not finished: not to be given back as if all were in order."""
         self._shunned: dict[int, float] = {}
         self._stopping = False
         self._adjusted = 0.0
         self._busy_since = 0.0
-        self._read_count = 4
+        self._read_count = READ_AT_LEAST
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -120,7 +125,8 @@ class Worker:
         self._tasks = []
         try:
             for owned in list(self._owned.values()):
-                await self._leases.release(owned)
+                if owned.keys.number not in self._taking:
+                    await self._leases.release(owned)
         except RedisConnectionError as error:
             log.warning("leases are left to expire: %s", error)
         await asyncio.to_thread(self._leases.stop)
@@ -203,6 +209,8 @@ class Worker:
             metrics.COMMIT_S.observe(time.perf_counter() - started)
         for commit, reply in zip(pending, replies, strict=False):
             await self._committed(commit, reply)
+        # Whatever becomes of the read: these are done, and must not be sent under their next number.
+        commits.clear()
         entries = self._entries(replies[-1])
         if entries or self._stopping:
             return entries
@@ -223,7 +231,7 @@ class Worker:
         return max(1, min(BLOCK_MS, min(due, default=BLOCK_MS + now_ms()) - now_ms()))
 
     def _entries(self, reply: Reply) -> list[tuple[Owned, bytes, list[bytes]]]:
-        """What a read gave, in the order of partitions; remembers how far each was read."""
+        """What a read gave, in the order of partitions."""
         if failed(reply):
             raise RedisConnectionError(str(reply))
         if not reply:
@@ -234,19 +242,21 @@ class Worker:
             owned = by_key.get(key)
             if owned is None:
                 continue
-            owned.cursor = rows[-1][0]
             entries += [(owned, id, fields) for id, fields in rows]
         return entries
 
     async def _batch(self, entries: list[tuple[Owned, bytes, list[bytes]]]) -> dict[int, Commit]:
-        """Run what was read; the commits of its partitions."""
+        """Run what was read, as far as one batch goes; the commits of its partitions."""
         items: list[Item] = []
         where: list[int] = []
         commits: dict[int, Commit] = {}
+        given: dict[int, int] = {}
+        used = size = 0
         for owned, id, fields in entries:
             number = owned.keys.number
-            if number in self._shunned:
-                continue
+            given[number] = given.get(number, 0) + 1
+            if number in self._shunned or len(items) >= MAX_BATCH or size >= MAX_BATCH_BYTES:
+                continue  # not in hand: the cursor stays before it, so it is read again
             try:
                 found = unpack_entry(fields)
             except UnknownEntryError as error:
@@ -254,8 +264,11 @@ class Worker:
                 continue
             items += found
             where += [number] * len(found)
+            used, size = used + 1, size + len(fields[1])
+            owned.cursor = id
             commits.setdefault(number, Commit(owned)).next_id = following(id)
-        self._read_count = max(1, min(500, self._read_count * MAX_BATCH // max(len(items), 1) // 2 or 1))
+        if used:
+            self._read_count = _next_count(self._read_count, given, used, len(items), size)
         metrics.BATCH.observe(len(items))
         await self._until_run(items, where, commits)
         return commits
@@ -368,6 +381,16 @@ class Worker:
                 await self._own(owned)
 
     async def _own(self, owned: Owned) -> None:
+        """Take a partition over. Half a take-over is none: its lease runs out, and the next owner begins again."""
+        self._taking.add(owned.keys.number)
+        try:
+            await self._take_over(owned)
+        except (RedisConnectionError, UnknownEntryError, Fenced) as error:
+            log.error("partition %d is not taken over: %s", owned.keys.number, error)
+            self._disown(owned)
+        self._taking.discard(owned.keys.number)
+
+    async def _take_over(self, owned: Owned) -> None:
         keys = owned.keys
         flat = (await self._side.execute([("HGETALL", keys.lanes)]))[0]
         for i in range(0, len(flat), 2):
@@ -376,15 +399,10 @@ class Worker:
             owned.lanes[flat[i].decode()] = lane
         self._owned[keys.number] = owned
         self._writer.own(owned)
-        try:
-            if not owned.clean:
-                log.warning("partition %d: its last owner died; recovering", keys.number)
-                await recover(owned, self._side, self._process, self._bury)
-            await self._timers.own(owned)
-        except (RedisConnectionError, UnknownEntryError) as error:
-            # Half a recovery is none: let the lease run out, and let the next owner begin it again.
-            log.error("partition %d is not taken over: %s", keys.number, error)
-            self._disown(owned)
+        if not owned.clean:
+            log.warning("partition %d: its last owner died; recovering", keys.number)
+            await recover(owned, self._side, self._process, self._bury)
+        await self._timers.own(owned)
 
     def _disown(self, owned: Owned) -> None:
         number = owned.keys.number
@@ -407,12 +425,18 @@ class Worker:
         commit = commits[owned.keys.number]
         commit.lines += lines
         await self._commit(commits)
+        self._still_ours(owned)
 
     async def _bury(self, owned: Owned, item: Item, reason: str, next_id: bytes, lines: list[Line]) -> None:
         """Dead-letter an item unrun."""
         commit = Commit(owned, next_id, list(lines))
         self._runner.bury_unrun(commit, item, reason)
         await self._commit({owned.keys.number: commit})
+        self._still_ours(owned)
+
+    def _still_ours(self, owned: Owned) -> None:
+        if self._owned.get(owned.keys.number) is not owned:
+            raise Fenced(owned.keys.number)
 
     async def _lanes(self) -> None:
         """Run the lanes that are due."""
@@ -421,3 +445,15 @@ class Worker:
                 commit = await run_lane(owned, originator, self._side, self._runner)
                 await self._commit({owned.keys.number: commit})
                 self._progress()
+                if self._owned.get(owned.keys.number) is not owned:
+                    break
+
+
+def _next_count(count: int, given: Mapping[int, int], used: int, items: int, size: int) -> int:
+    """How many entries to ask of each partition after a read: more while there is more, as far as batches fit.
+
+    `given` counts the entries that each partition gave; `used` of all became `items` messages of `size` bytes.
+    """
+    count = min(2 * count, READ_AT_MOST) if max(given.values()) >= count else max(count // 2, READ_AT_LEAST)
+    share = max(items / used / MAX_BATCH, size / used / MAX_BATCH_BYTES)
+    return max(1, min(count, int(0.5 / share / len(given))))
