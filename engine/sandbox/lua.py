@@ -60,11 +60,12 @@ class LuaScript:
         self._budget_s = budget_s
         self._memory_bytes = memory_bytes
         self._run: Any = None
-        # What a script does not name it cannot see (there is no other way to a global, but through _ENV), so it need
-        # not cross the border. A name in a comment or a text only costs time. The data always cross, so that what Lua
-        # cannot hold fails a message whatever its script looks at.
-        self._names_metadata = b"metadata" in self._source or b"_ENV" in self._source
-        self._names_type = b"msgType" in self._source or b"_ENV" in self._source
+        # What a script does not name it cannot see, but through the table of its globals (_ENV, also the chunk's ...),
+        # so it need not cross the border. A name in a comment or a text only costs time. The data always cross, so that
+        # what Lua cannot hold fails a message whatever its script looks at.
+        names_all = b"_ENV" in self._source or b"..." in self._source
+        self._names_metadata = names_all or b"metadata" in self._source
+        self._names_type = names_all or b"msgType" in self._source
         self._open()
         self._run = None  # only compiled so far: a plan may hold many scripts that never see a message
 
@@ -164,8 +165,8 @@ class LuaScript:
             {b"budget_s": self._budget_s, b"result_bytes_max": RESULT_BYTES_MAX, b"depth_max": DEPTH_MAX}
         )
         try:
-            values, patterns = (runtime.compile(_chunk(name)) for name in ("lua_values.lua", "lua_patterns.lua"))
-            found = runtime.execute(_chunk("lua_prelude.lua"), settings, values, patterns)(self._source)
+            parts = [runtime.compile(_chunk(f"lua_{name}.lua")) for name in ("values", "patterns", "environment")]
+            found = runtime.execute(_chunk("lua_prelude.lua"), settings, *parts)(self._source)
         except (lua54.LuaMemoryError, MemoryError):
             raise memory_error(self._memory_bytes) from None
         if isinstance(found, tuple):

@@ -1,5 +1,6 @@
 -- Values in and out of a user's Lua script, as MessagePack text.
--- Called with settings and check() (raises after the deadline); returns decode, encode and what they know by name.
+-- Called with settings and check() (raises after the deadline); returns decode, encode_result
+-- (of a message's result), header (of a list) and the values that they know.
 
 local settings, check = ...
 local RESULT_BYTES_MAX, DEPTH_MAX = settings.result_bytes_max, settings.depth_max
@@ -242,6 +243,4 @@ local function encode_result(v, out, n)
   return encode(v, out, n, 0)
 end
 
-return {
-  decode = decode, encode_result = encode_result, header = header, refuse = refuse, null = null, LIST = LIST, WIDE = WIDE,
-}
+return {decode = decode, encode_result = encode_result, header = header, null = null, LIST = LIST, WIDE = WIDE}
