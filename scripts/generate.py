@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from jsonschema import Draft202012Validator
 
+from api.bootstrap import bootstrap_schema
 from api.cli.serve import up
 from chains.schema import DIALECT, chain_schema
 from engine.config import LISTENERS, Settings
@@ -114,6 +115,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
 }
 
 SCHEMAS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {
+    "bootstrap": bootstrap_schema,
     "chain": lambda: chain_schema(Catalogue()),
     "settings": settings_schema,
 }
