@@ -74,7 +74,8 @@ class TestExample:
         for link in links:
             assert (folder / link).exists(), link
         commands = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        words = [word for line in "".join(commands).splitlines() for word in shlex.split(line, comments=True)]
+        lines = "".join(commands).replace("\\\n", " ").splitlines()
+        words = [word for line in lines for word in shlex.split(line, comments=True)]
         paths = [word for word in words if word.startswith("examples/")]
         assert f"examples/{folder.name}/bootstrap.json" in paths
         for path in paths:
