@@ -116,7 +116,8 @@ class LuaScript:
             self._run = None  # the prelude lets out what is beyond it alone, so this runtime is not to be trusted
             return ([], size // 2) if size > 1 else ([self._unanswered(msgs[0], done)], 2)
         results: list[Any] = _decode(text)
-        for i, status, first, second in zip(*[iter(failures)] * 4, strict=True):
+        for at in range(0, len(failures), 4):
+            i, status, first, second = failures[at : at + 4]
             if i >= done:
                 continue  # told before the chunk was left; it comes again with the rest
             if status == b"memory" and size > 1:

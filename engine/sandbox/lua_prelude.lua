@@ -240,7 +240,7 @@ return function(source)
   return function(packed, count)
     wanted, deadline = nil, nil
     local fine, text = pcall(work, packed, count)
-    sethook()
+    if not fine then sethook() end
     -- Nothing of these messages is to take memory from the next.
     msgs, metadatas, types, results, left, dirty, env = nil, nil, nil, {}, {}, true, nil
     if not fine or #text > 65536 then out = {} end
