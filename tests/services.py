@@ -1,4 +1,4 @@
-"""Real servers for tests: started on free ports and folders, stopped at the end. A missing one skips, or fails in CI."""
+"""Real servers for tests, on free ports and folders, stopped at the end. A missing one skips, or fails in CI."""
 
 from __future__ import annotations
 

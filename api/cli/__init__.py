@@ -27,15 +27,15 @@ for command in (up, api, worker, node):
 def main() -> None:
     """Run the command; our own errors become one line each, never a traceback."""
     try:
-        rulemill(standalone_mode=False)
+        # Without standalone mode, click returns the code that a command ended with.
+        code = rulemill(standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
     except RulemillError as error:
         for line in str(error).split("; "):
             click.echo(f"rulemill: {line}", err=True)
         sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
