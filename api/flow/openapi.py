@@ -93,8 +93,6 @@ def _operation(
     responses = {str(status): _answer(status, schema, operation.media) for status, schema in answers.items()}
     for status in operation.failures():
         responses.setdefault(str(status), _answer(status, problem, PROBLEM_MEDIA))
-    if operation.makes_tenant:
-        responses.pop("404", None)
     made["responses"] = dict(sorted(responses.items()))
     return made
 
