@@ -3,10 +3,33 @@
 import time
 
 from load.counters import ACKED, ARRIVED, LIMIT, UNLIMITED
-from processes import cpu_s
+from processes import cpu_s, machine_s
 
 WARM_S = 1.0
 DRAINED_WITHIN_S = 30.0
+
+
+class Mark:
+    """CPU clocks at one moment: of the system under test by role, of the generator, of everybody."""
+
+    def __init__(self, system, generator):
+        self.at = time.monotonic()
+        self.roles = system.usage.read()
+        self.generator = cpu_s(generator.pid)
+        self.bench = time.process_time()
+        self.machine = machine_s()
+
+    def until(self, later, count):
+        """What `count` messages cost between two marks."""
+        wall = later.at - self.at
+        roles = {role: used - self.roles.get(role, 0.0) for role, used in later.roles.items()}
+        ours = sum(roles.values()) + later.generator - self.generator + later.bench - self.bench
+        return {
+            "cpu_us": {role: used / count * 1e6 for role, used in roles.items()},
+            "busy": {role: used / wall for role, used in roles.items()},
+            "generator_us": (later.generator - self.generator) / count * 1e6,
+            "others": max(0.0, (later.machine - self.machine - ours) / wall),
+        }
 
 
 def closed(system, generator, *, seconds, window, ahead, progress, every_s):
@@ -18,7 +41,7 @@ def closed(system, generator, *, seconds, window, ahead, progress, every_s):
     counters[LIMIT] = progress() + ahead
     generator.begin("closed", seconds=WARM_S + seconds + 0.2, window=window)
     start = time.monotonic()
-    before = None
+    before, first = None, 0
     held = polls = 0
     while True:
         done, now = progress(), time.monotonic()
@@ -26,31 +49,28 @@ def closed(system, generator, *, seconds, window, ahead, progress, every_s):
         polls += 1
         counters[LIMIT] = done + ahead
         if before is None and now - start >= WARM_S:
-            before = (now, done, system.usage.read(), cpu_s(generator.pid))
-        elif before is not None and now - before[0] >= seconds:
+            before, first = Mark(system, generator), done
+        elif before is not None and now - before.at >= seconds:
             break
         if generator.done():
             break
         time.sleep(every_s)
-    after = (now, done, system.usage.read(), cpu_s(generator.pid))
+    after = Mark(system, generator)
     generator.result()
     counters[LIMIT] = UNLIMITED
-    wall, count = after[0] - before[0], max(after[1] - before[1], 1)
-    drain_s = drained(generator, progress)
+    count = max(done - first, 1)
     return {
-        "rate": count / wall,
-        "cpu_us": {role: (after[2][role] - before[2].get(role, 0)) / count * 1e6 for role in after[2]},
-        "busy": {role: (after[2][role] - before[2].get(role, 0)) / wall for role in after[2]},
-        "generator_us": (after[3] - before[3]) / count * 1e6,
+        "rate": count / (after.at - before.at),
+        **before.until(after, count),
         "held": held / polls,
-        "drain_s": drain_s,
+        "drain_s": drained(generator, progress),
         "memory_mb": system.usage.memory(),
     }
 
 
 def open_loop(system, generator, *, seconds, rate, progress, sample=None):
     """Latency at a fixed rate. `sample()` is called every millisecond or so meanwhile."""
-    before = system.usage.read()
+    before = Mark(system, generator)
     generator.begin("open", seconds=seconds, rate=rate)
     while not generator.done(0.001):
         if sample is not None:
@@ -60,25 +80,20 @@ def open_loop(system, generator, *, seconds, rate, progress, sample=None):
     while sample is not None and time.monotonic() < end:
         sample()
         time.sleep(0.001)
-    after = system.usage.read()
-    count = max(made["acked"], 1)
-    made["rate"] = made["acked"] / made["seconds"]
-    made["cpu_us"] = {role: (after[role] - before.get(role, 0)) / count * 1e6 for role in after}
+    after = Mark(system, generator)
     drained(generator, progress)
-    return made
+    return {**made, "rate": made["acked"] / made["seconds"], **before.until(after, max(made["acked"], 1))}
 
 
 def calls(system, generator, *, seconds, connections):
     """Calls one after the other on some connections: rate and latency."""
     generator.begin("closed", seconds=0.3, window=1, devices=connections)
     generator.result()
-    before, start = system.usage.read(), generator.counters[ACKED]
+    before, first = Mark(system, generator), generator.counters[ACKED]
     generator.begin("closed", seconds=seconds, window=1, devices=connections)
     made = generator.result()
-    after, count = system.usage.read(), max(generator.counters[ACKED] - start, 1)
-    made["rate"] = made["acked"] / made["seconds"]
-    made["cpu_us"] = {role: (after[role] - before.get(role, 0)) / count * 1e6 for role in after}
-    return made
+    cost = before.until(Mark(system, generator), max(generator.counters[ACKED] - first, 1))
+    return {**made, "rate": made["acked"] / made["seconds"], **cost}
 
 
 def drained(generator, progress):

@@ -30,6 +30,12 @@ def cpu_s(pid):
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def machine_s():
+    """CPU time that the whole machine has spent, without idling, in seconds."""
+    user, nice, system, _idle, _iowait, *rest = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + sum(rest)) / _TICKS
+
+
 def rss_mb(pid):
     """Resident memory in MB."""
     try:

@@ -31,6 +31,11 @@ def _rates(runs):
     return f"{median(rates):,.0f}/s [{rates[0]:,.0f}-{rates[-1]:,.0f}]"
 
 
+def _others(runs):
+    """What else ran on the machine meanwhile, in cores; the figures hold only if that is next to nothing."""
+    return f"others took {max(run['others'] for run in runs):.2f} cores at worst, {middle(runs, 'others'):.2f} in the middle"
+
+
 def _latency(runs):
     return f"p50 {middle(runs, 'p50_ms'):.2f} p99 {middle(runs, 'p99_ms'):.2f} ms"
 
@@ -44,6 +49,7 @@ def telemetry(name, result):
     yield f"    maximum      {_rates(most)}   sending held back {middle(most, 'held'):.0%} of the time"
     yield f"    CPU us       {_total(most):.1f} a message: {_by_role(most, 'cpu_us')}"
     yield f"                 (the generator: {middle(most, 'generator_us'):.1f})"
+    yield f"    disturbance  {_others([*most, *half])}"
     yield f"    cores busy   {_by_role(most, 'busy', '{:.2f}')}"
     yield f"    memory MB    {_by_role(most, 'memory_mb', '{:.0f}')}"
     yield f"    at 50 %      {middle(half, 'rate'):,.0f}/s: acknowledged {_latency(half)}"
@@ -61,6 +67,7 @@ def calls(name, result):
     for count, runs in result.items():
         yield f"    {count:>2} connections  {_rates(runs)}   {_latency(runs)}"
         yield f"                    CPU {_total(runs):.0f} us a call: {_by_role(runs, 'cpu_us', '{:.0f}')}"
+    yield f"    disturbance     {_others([run for runs in result.values() for run in runs])}"
 
 
 def ratio(ours, theirs):
