@@ -44,12 +44,10 @@ class Filter(Node):
 
     async def process(self, batch: Sequence[Message], out: Outcomes, ctx: Context) -> None:
         """Run the condition for the batch."""
-        taken: dict[bool, list[tuple[int, Message]]] = {True: [], False: []}
         for i, value in enumerate(run_batch(self._script, batch, ctx)):
-            if value is True or value is False:
-                taken[value].append((i, batch[i]))
+            if value is True:
+                out.emit(i, "True", batch[i])
+            elif value is False:
+                out.emit(i, "False", batch[i])
             elif not settled(i, value, out):
                 out.fail(i, f"the script returned {kind_of(value)}: a filter returns true or false")
-        for value, messages in taken.items():
-            if messages:
-                out.emit_all(str(value), messages)
