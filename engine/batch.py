@@ -111,9 +111,7 @@ class BatchRunner:
         """Add to each commit what is only known at the end: its lanes and its points."""
         for commit in commits.values():
             commit.lines += lane_lines(commit)
-            lines = point_lines(commit)
-            commit.spooled_bytes = sum(len(line[1]) for line in lines if isinstance(line[1], bytes))
-            commit.lines = lines + commit.lines
+            commit.lines = point_lines(commit) + commit.lines
             if not commit.points:
                 # Nobody has to wait for a store that gets nothing.
                 commit.lines += commit.after_store

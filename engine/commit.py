@@ -43,7 +43,6 @@ class Commit:
     """Notices to callers who wait until their points are in the store."""
     lanes: dict[str, Lane | None] = field(default_factory=dict)
     """Lanes as they are after the commit; None: closed."""
-    spooled_bytes: int = 0
     steps: list[Step] = field(default_factory=list)
 
     def command(self) -> tuple[Argument, ...]:

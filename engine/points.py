@@ -22,8 +22,9 @@ from engine.entries import encode
 from engine.errors import PointsRefused, StoreUnavailable
 from engine.leases import Owned
 from engine.message import Message, Point, now_ms
+from engine.redis_scripts import TRIM
 from engine.stores.timeseries import Timeseries
-from engine.wire import Argument, Wire, failed
+from engine.wire import Argument, Wire, call, failed
 
 log = logging.getLogger("rulemill.points")
 
@@ -40,7 +41,6 @@ class _Piece:
 
     number: int
     last_id: bytes
-    size: int
     points: list[Point]
     after: list[Line]
 
@@ -98,7 +98,7 @@ class PointsWriter:
         self._queue = deque(piece for piece in self._queue if piece.number != number)
         self._held = sum(len(piece.points) for piece in self._queue)
 
-    def add(self, owned: Owned, spooled_id: bytes, size: int, points: list[Point], after: list[Line]) -> None:
+    def add(self, owned: Owned, spooled_id: bytes, points: list[Point], after: list[Line]) -> None:
         """Write what a commit has spooled under `spooled_id`; then send the notices in `after`."""
         spool = self._spools.get(owned.keys.number)
         if spool is None:
@@ -110,7 +110,7 @@ class PointsWriter:
             if after:
                 spool.after.append((spooled_id, after))
         else:
-            self._queue.append(_Piece(owned.keys.number, spooled_id, size, points, after))
+            self._queue.append(_Piece(owned.keys.number, spooled_id, points, after))
             self._held += len(points)
         self._wake.set()
 
@@ -132,6 +132,13 @@ class PointsWriter:
                 log.warning("spool: %s", error)
                 await asyncio.sleep(0.25)
                 self._wake.set()
+            except Exception as error:
+                # Whatever it was, the points stand in the spool: nobody may stop writing for it.
+                failures += 1
+                metrics.STORE_FAILED.labels(self._name).inc()
+                log.exception("store: %s: %s; points wait in the spool", type(error).__name__, error)
+                await asyncio.sleep(min(0.1 * 2**failures, 5.0))
+                self._wake.set()
             if self._stopping and not self._queue:
                 return
 
@@ -150,7 +157,7 @@ class PointsWriter:
             count += len(piece.points)
         try:
             await self._write(pieces)
-        except (StoreUnavailable, RedisConnectionError):
+        except Exception:
             self._queue.extendleft(reversed(pieces))
             raise
         self._held = max(0, self._held - count)
@@ -167,7 +174,7 @@ class PointsWriter:
         if not reply:
             spool.behind = spool.missed > 0
             return spool.behind
-        pieces = [_Piece(keys.number, id, len(fields[1]), _decode(fields[1]), []) for id, fields in reply]
+        pieces = [_Piece(keys.number, id, _decode(fields[1]), []) for id, fields in reply]
         reached = _order(pieces[-1].last_id)
         while spool.after and _order(spool.after[0][0]) <= reached:
             pieces[-1].after += spool.after.popleft()[1]
@@ -189,18 +196,15 @@ class PointsWriter:
     async def _trim(self, pieces: list[_Piece]) -> None:
         """Take what is in the store out of the spools, and tell those who wait for it."""
         upto: dict[int, bytes] = {}
-        sizes: dict[int, int] = {}
         commands: list[tuple[Argument, ...]] = []
         for piece in pieces:
             if piece.number in self._spools:
                 upto[piece.number] = piece.last_id
-                sizes[piece.number] = sizes.get(piece.number, 0) + piece.size
         for number, last_id in upto.items():
             spool = self._spools[number]
             spool.written = last_id
             keys = spool.owned.keys
-            commands.append(("XTRIM", keys.points, "MINID", following(last_id)))
-            commands.append(("DECRBY", keys.spooled, sizes[number]))
+            commands.append(call(TRIM, (keys.points, keys.spooled), last_id, following(last_id)))
         commands += [line for piece in pieces for line in piece.after]
         if commands:
             await self._wire.execute(commands)

@@ -344,7 +344,7 @@ class Worker:
             if status == b"done" or not spooled:
                 self._writer.own(owned)
             else:
-                self._writer.add(owned, spooled, commit.spooled_bytes, commit.points, commit.after_store)
+                self._writer.add(owned, spooled, commit.points, commit.after_store)
         self._tail.publish(commit.steps)
 
     # Partitions

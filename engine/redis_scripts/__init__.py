@@ -25,5 +25,6 @@ TAKE: Final = _read("take")
 POSTPONE: Final = _read("postpone")
 LEASE: Final = _read("lease")
 REDRIVE: Final = _read("redrive")
+TRIM: Final = _read("trim")
 
-ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE)
+ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM)
