@@ -112,11 +112,20 @@ class Wire:
                         tls = ssl.create_default_context() if secure else None
                         host, port = where.get("host", "localhost"), where.get("port", 6379)
                         _, protocol = await loop.create_connection(make, host, port, ssl=tls)
-                    await self._greet(protocol)
+                    await self._greeted(protocol)
             except (OSError, TimeoutError) as error:
                 raise RedisConnectionError(f"cannot reach Redis: {error}") from error
             self._protocol = protocol
             return protocol
+
+    async def _greeted(self, protocol: _Protocol) -> None:
+        try:
+            await self._greet(protocol)
+        except BaseException:
+            # Also when the caller gives up: nobody else knows of this connection.
+            if protocol.transport is not None:
+                protocol.transport.close()
+            raise
 
     async def _greet(self, protocol: _Protocol) -> None:
         where = self._where
@@ -129,8 +138,6 @@ class Wire:
         hello += [("SCRIPT", "LOAD", script.text) for script in ALL]
         for reply in await self._send(protocol, hello):
             if isinstance(reply, hiredis.ReplyError):
-                if protocol.transport is not None:
-                    protocol.transport.close()
                 raise RedisConnectionError(f"Redis refused us: {reply}")
 
     async def close(self) -> None:
