@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from api.flow.operation import BASE, Answer, Call, Operation, Parts
+from chains.repository import DEFAULT_ROOT
 from engine.errors import BadInput, NotFound
 from engine.stores.registry import NAME, Tenant
 
@@ -15,7 +16,9 @@ from engine.stores.registry import NAME, Tenant
 class TenantBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What can be set of a tenant."""
 
-    root_chain: Annotated[str, Meta(description="The chain that messages start in; it must be deployable.")] = "root"
+    root_chain: Annotated[str, Meta(description="The chain that messages start in.")] = (
+        DEFAULT_ROOT
+    )
 
 
 class TenantList(msgspec.Struct, frozen=True):
@@ -54,6 +57,8 @@ async def put_tenant(parts: Parts, call: Call) -> Answer:
     except NotFound:
         known = None
     if known is None:
+        if wanted != DEFAULT_ROOT and wanted not in [info.name for info in await parts.repository.list(name)]:
+            raise NotFound("chain", wanted)
         known = await parts.registry.put_tenant(Tenant(name=name))
         status = 201
     else:

@@ -8,7 +8,11 @@ import json
 import httpx
 import pytest
 
-from engine.tail import WATCHED_KEY
+from api.flow.tailing import QUEUED_MOST
+from engine.effects import Step
+from engine.entries import encode
+from engine.message import Message
+from engine.tail import CHANNEL, WATCHED_KEY
 from tests.api.flow.serving import FlowStack, T
 from tests.api.stack import TENANT
 from tests.engine.toy import until
@@ -242,6 +246,39 @@ async def test_a_tail_is_cut_when_the_server_stops(stack: FlowStack) -> None:
         await stack.parts.tail.stop()
         assert json.loads(await anext(lines)) == {"cut": "the server stops"}
         assert [line async for line in lines] == []
+
+
+async def test_a_slow_reader_is_cut_and_told(stack: FlowStack) -> None:
+    hub = stack.parts.tail
+    lines = await hub.watch(TENANT)
+    message = Message(id="m", ts_ms=1, tenant=TENANT, type="T", originator="d", data=b"\x00\x01")
+    for _ in range(QUEUED_MOST + 1):
+        await stack.redis.publish(CHANNEL, encode(Step(message, "root/save", "save_timeseries", "END")))
+    await until(lambda: any(viewer.cut for viewer in hub._viewers))
+    assert [json.loads(line) async for line in lines] == [
+        {"watching": TENANT, "device": ""},
+        {"cut": f"too slow: {QUEUED_MOST} lines were waiting"},
+    ]
+    assert not hub._viewers
+
+
+async def test_tenants_that_nobody_renews_are_watched_no_more(stack: FlowStack) -> None:
+    await stack.redis.hset(WATCHED_KEY, "left", 5)
+    lines = await stack.parts.tail.watch(TENANT)
+    assert await stack.redis.hkeys(WATCHED_KEY) == [TENANT.encode()]
+    assert 0 < await stack.redis.pttl(WATCHED_KEY) <= 10_000
+    await anext(lines)
+    await lines.aclose()
+
+
+async def test_another_http_server_gives_the_same(stack: FlowStack) -> None:
+    base = await stack.listen("http", server="hypercorn")
+    client = await stack.client(base, headers=dict(stack.flow.headers))
+    assert (await client.get(T)).json()["name"] == TENANT
+    assert (await client.put(f"{T}/secrets/a", json={"value": "b"})).status_code == 204
+    async with client.stream("GET", f"{T}/tail") as answer:
+        assert json.loads(await anext(answer.aiter_lines()))["watching"] == TENANT
+    await until(lambda: not stack.parts.tail._viewers)
 
 
 async def test_health_tells_what_fails(stack: FlowStack) -> None:

@@ -55,6 +55,8 @@ async def test_a_new_tenant_has_the_default_chain(stack: FlowStack) -> None:
 async def test_a_tenants_root_chain_must_exist_and_is_deployed(stack: FlowStack) -> None:
     await stack.put(T, {})
     assert "nowhere" in (await stack.put(T, {"root_chain": "nowhere"}, 404))["detail"]
+    await stack.put("/flow/v1/tenants/fresh", {"root_chain": "nowhere"}, 404)
+    await stack.get("/flow/v1/tenants/fresh", 404)
     await stack.post(f"{T}/chains", {**ALARMING, "chain": "other"})
     assert (await stack.put(T, {"root_chain": "other"}))["root_chain"] == "other"
     assert (await stack.get(f"{T}/deployments/current"))["root"] == "other"
