@@ -61,13 +61,15 @@ async def run_worker(settings: Settings, url: str, name: str = "") -> None:
     """Own partitions and run chains until a signal says stop."""
     from chains.plans import PlanSource
     from chains.repository import ChainRepository
+    from engine.metric_board import MetricPin
     from engine.stores.products import Products, Secrets
     from engine.stores.sqlite import SqliteTimeseries
-    from engine.wire import Subscriber
+    from engine.wire import Subscriber, Wire
     from engine.worker import Worker, WorkerParts
     from nodes.catalogue import Catalogue
 
     stop = stopping()
+    name = name or f"worker-{new_id()[-12:]}"
     client = connect(url, "worker")
     partitions = await partition_count(client, settings.partitions)
     registry = Registry(client)
@@ -83,12 +85,15 @@ async def run_worker(settings: Settings, url: str, name: str = "") -> None:
     changes = Subscriber(url, "worker-registry", [CHANNEL], changed)
     worker = Worker(
         WorkerParts(
-            url=url, name=name or f"worker-{new_id()[-12:]}", partitions=partitions, plans=plans,
+            url=url, name=name, partitions=partitions, plans=plans,
             store=SqliteTimeseries(settings.folder() / "telemetry.db"), store_name="sqlite",
             product=Products(registry).find, secret=secrets.get,
         )
     )  # fmt: skip
+    board = Wire(url, f"{name}-metrics")
+    pin = MetricPin(board, name)
     await changes.start()
+    await pin.start()
     spare_the_collector()
     await worker.start()
     ended = asyncio.ensure_future(worker.wait())
@@ -102,6 +107,8 @@ async def run_worker(settings: Settings, url: str, name: str = "") -> None:
         raise failure
     await worker.stop()
     await changes.stop()
+    await pin.stop()
+    await board.close()
     await plans.close()
     await client.aclose()
 

@@ -18,11 +18,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from api.embedded_redis import EmbeddedRedis, die_with_parent
+from engine.errors import RulemillError
 from engine.leases import give_back
 from engine.message import new_id
 from engine.watch import VARIABLE
 
 log = logging.getLogger("rulemill.supervisor")
+
+class StartError(RulemillError):
+    """A child ended before it was ready."""
+
 
 SILENT_S = 5.0
 """A child that gives no sign for so long makes no progress."""
@@ -72,7 +77,7 @@ class Supervisor:
         async with asyncio.timeout(START_WITHIN_S):
             while not all(child.ready.is_set() for child in self._children):
                 if self.failed.is_set():
-                    raise ChildProcessError("a process could not start; its last words are above")
+                    raise StartError("a process could not start; its last words are above")
                 await asyncio.sleep(0.02)
 
     async def _start(self, child: Child) -> None:

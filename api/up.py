@@ -18,6 +18,7 @@ from api.private_file import write_private
 from api.sockets import addresses, bind, pack, shown
 from api.supervisor import Child, Supervisor
 from engine.config import LISTENERS, Loaded, Settings
+from engine.leases import give_back
 
 log = logging.getLogger("rulemill.up")
 
@@ -59,6 +60,9 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
     client = connect(url, "up")
     partitions = await partition_count(client, settings.partitions)
     await client.aclose()
+    if redis is not None:
+        # Whoever owned partitions of this folder has died with the parent whose lock we hold now.
+        await asyncio.to_thread(give_back, url, None, partitions)
     environment = _environment(loaded, url, token)
     packed, descriptors = pack(sockets), tuple(each.fileno() for each in sockets.values())
     children = [

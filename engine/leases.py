@@ -152,13 +152,19 @@ class Leases:
         await self._wire.execute([call(LEASE, (k.lease, k.fence, k.clean, k.commit), "release", owned.owner, 0)])
 
 
-def give_back(url: str, worker: str, partitions: int) -> int:
-    """Delete the leases of a worker that has died; for the parent that reaped it. Returns how many there were."""
+def give_back(url: str, worker: str | None, partitions: int) -> int:
+    """Delete the leases of a worker that has died (None: of all); for the parent that reaped it. How many there were.
+
+    Should a worker of them live after all, its next commit is fenced.
+    """
     with redis.Redis.from_url(url, socket_timeout=2.0, client_name="parent") as client:
         found = 0
-        client.zrem(WORKERS_KEY, worker)
+        if worker is None:
+            client.delete(WORKERS_KEY)
+        else:
+            client.zrem(WORKERS_KEY, worker)
         for k in all_keys(partitions):
             owner = client.get(k.lease)
-            if isinstance(owner, bytes) and owner.decode().rpartition(":")[0] == worker:
+            if isinstance(owner, bytes) and worker in (None, owner.decode().rpartition(":")[0]):
                 found += int(bool(client.delete(k.lease)))
         return found
