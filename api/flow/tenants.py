@@ -16,9 +16,7 @@ from engine.stores.registry import NAME, Tenant
 class TenantBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What can be set of a tenant."""
 
-    root_chain: Annotated[str, Meta(description="The chain that messages start in.")] = (
-        DEFAULT_ROOT
-    )
+    root_chain: Annotated[str, Meta(description="The chain that messages start in.")] = DEFAULT_ROOT
 
 
 class TenantList(msgspec.Struct, frozen=True):
