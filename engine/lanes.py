@@ -18,7 +18,7 @@ MAX_WAITING: Final = 1000
 RUN_AT_ONCE: Final = 100
 """How many of a lane are run in one batch."""
 MAX_CRASHES: Final = 2
-"""A lane's head that took the process with it so often is dead-lettered unrun."""
+"""A lane's head that took the process with it so often, running alone, is dead-lettered unrun."""
 
 _FIRST_S, _MOST_S = 0.5, 30.0
 
@@ -31,6 +31,15 @@ class Lane(msgspec.Struct, array_like=True):
     crashes: int = 0
     length: int = 0
     """Messages in the list, as far as the owner has counted; read again at take-over."""
+    alone: int = 0
+    """So many from the head on are run one by one, since one of them took the process with it."""
+
+    def blame(self) -> None:
+        """The process died while this lane was run: suspect all that were run, then the one that ran alone."""
+        if self.alone:
+            self.crashes += 1
+        else:
+            self.alone = RUN_AT_ONCE
 
 
 def backoff_s(attempts: int, after_s: float | None = None) -> float:

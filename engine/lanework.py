@@ -8,26 +8,20 @@ from engine.entries import Item
 from engine.lanes import MAX_CRASHES, MAX_WAITING, RUN_AT_ONCE, Lane, decode_item
 from engine.leases import Owned
 from engine.message import now_ms
+from engine.runner import TOO_OFTEN
 from engine.wire import Wire
-
-_TOO_OFTEN = 1 << 20
-"""Attempts beyond every policy: the next failure is the last."""
 
 
 def due_lanes(owned: Owned) -> list[str]:
     """Originators whose lane is to be run now: its time has come, or too many wait behind its head."""
     now = now_ms()
-    return [
-        originator
-        for originator, lane in owned.lanes.items()
-        if lane.due_ms <= now or lane.length > MAX_WAITING or lane.crashes
-    ]
+    return [originator for originator, lane in owned.lanes.items() if lane.due_ms <= now or lane.length > MAX_WAITING]
 
 
 async def run_lane(owned: Owned, originator: str, wire: Wire, runner: BatchRunner) -> Commit:
     """Run the first messages of a lane; the commit that takes them out and puts back what is still to be retried."""
     keys, lane = owned.keys, owned.lanes[originator]
-    at_once = 1 if lane.crashes else RUN_AT_ONCE
+    at_once = 1 if lane.alone else RUN_AT_ONCE
     mark, blobs = await wire.execute(
         [("SET", keys.trial, f"lane {originator}"), ("LRANGE", keys.lane(originator), 0, at_once - 1)]
     )
@@ -36,8 +30,8 @@ async def run_lane(owned: Owned, originator: str, wire: Wire, runner: BatchRunne
     commit = Commit(owned)
     commits = {keys.number: commit}
     items = [Item(item.message, item.resumed, item.attempts, item.since_ms) for item in waiting]
-    if lane.length > MAX_WAITING and items:
-        items[0] = items[0]._replace(attempts=_TOO_OFTEN, since_ms=items[0].since_ms or now_ms())
+    for i in range(min(lane.length - MAX_WAITING, len(items))):
+        items[i] = items[i]._replace(attempts=TOO_OFTEN, since_ms=items[i].since_ms or now_ms())
     if lane.crashes >= MAX_CRASHES and items:
         runner.bury_unrun(commit, items[0], "ended the worker process each time it ran")
     else:
@@ -62,4 +56,5 @@ def _put_back(commit: Commit, originator: str, lane: Lane, taken: int) -> None:
         return
     left = commit.lanes.get(originator) if again else None
     due_ms = left.due_ms if left is not None else now_ms()
-    commit.lanes[originator] = Lane(lane.tenant, due_ms, 0, length)
+    alone = max(lane.alone - (taken - len(again)), 0)
+    commit.lanes[originator] = Lane(lane.tenant, due_ms, 0, length, alone)

@@ -102,5 +102,5 @@ async def _blame_lane(owned: Owned, wire: Wire, blob: bytes | None) -> None:
     originator = blob.removeprefix(b"lane ").decode()
     lane = owned.lanes.get(originator)
     if lane is not None:
-        lane.crashes += 1
+        lane.blame()
         await wire.execute([("HSET", owned.keys.lanes, originator, encode(lane)), ("DEL", owned.keys.trial)])

@@ -26,6 +26,9 @@ from engine.view import View
 
 log = logging.getLogger("rulemill.runner")
 
+TOO_OFTEN = 1 << 20
+"""Attempts beyond every policy: wherever the item asks for another, it fails."""
+
 Placed = tuple[int, Message]
 
 
@@ -71,6 +74,8 @@ class _Walk:
         self.mixed: list[bool] = [False] * len(plan.nodes)
         self.attempts: dict[tuple[int, str, str], tuple[int, int]] = {}
         """(position, copy, node) of messages tried before: attempts so far, and since when."""
+        self.last_try: set[int] = set()
+        """Positions that may not be retried any more, at whatever node."""
         self.held: set[str] = set()
         """Originators whose lane this run opened: their later items join it."""
 
@@ -110,6 +115,8 @@ class _Walk:
         if message.hops > MAX_HOPS:
             self._dead(position, message, plan_node, f"loop: came back more than {MAX_HOPS} times")
             return
+        if item.attempts >= TOO_OFTEN:
+            self.last_try.add(position)
         if item.attempts:
             self.attempts[position, message.copy, plan_node.name] = (item.attempts, item.since_ms)
         if item.resumed is None:
@@ -261,8 +268,11 @@ class _Walk:
                 key = (position, message.copy, plan_node.name)
                 attempts, since_ms = self.attempts.get(key, (0, self.view.now_ms))
                 attempts += 1
-                if plan_node.retry.exhausted(attempts, self.view.now_ms - since_ms):
+                if position in self.last_try:
+                    out.failed[i] = f"too many wait behind it: {retry.reason}"
+                elif plan_node.retry.exhausted(attempts, self.view.now_ms - since_ms):
                     out.failed[i] = f"gave up after {attempts} attempts: {retry.reason}"
+                if i in out.failed:
                     del out.retried[i]
                     continue
                 held.add(message.originator)
