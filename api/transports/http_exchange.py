@@ -103,8 +103,10 @@ class Request:
     def query(self) -> dict[str, str]:
         """Parameters by name, the first value of each."""
         if self._query is None:
-            raw = self.scope["query_string"].decode("latin-1")
-            self._query = dict(reversed(parse_qsl(raw, keep_blank_values=True))) if raw else {}
+            self._query = {}
+            if raw := self.scope["query_string"]:
+                for name, value in parse_qsl(raw.decode("latin-1"), keep_blank_values=True):
+                    self._query.setdefault(name, value)
         return self._query
 
     def header(self, name: str) -> str | None:
