@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any, Literal
 
 import pytest
 
 from api.transports.http import Front, Request, Response, Route
 from api.transports.http_deadlines import MAX_HEAD_BYTES, Deadlines
-from tests.api.transports.serving import Served, serving
+from tests.api.transports.serving import serving
 
 pytestmark = pytest.mark.asyncio
 
@@ -156,6 +155,3 @@ async def test_a_thousand_trickles_do_not_keep_others_waiting() -> None:
         for reader, writer in slow:
             assert b" 408 " in await rest(reader)
             writer.close()
-
-
-__all__ = ["Served", "time"]
