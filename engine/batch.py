@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from engine import metrics
 from engine.commit import Commit, bury, compose, join_lane, lane_lines, point_lines
@@ -21,6 +21,15 @@ from engine.tail import Tail
 from engine.view import View
 
 log = logging.getLogger("rulemill.batch")
+
+
+@dataclass(slots=True)
+class _Group:
+    """Items of one tenant and deployment, with their positions in the batch."""
+
+    tenant: str
+    deployment: int
+    placed: list[tuple[int, Item]] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,10 +52,8 @@ class BatchRunner:
 
     async def into(self, items: list[Item], where: list[int], commits: dict[int, Commit], in_lane: str = "") -> None:
         """Run items, but those aside whose lane is open (unless it is the lane being run)."""
-        groups: dict[tuple[str, int, int], list[tuple[int, Item]]] = {}
         current: dict[str, int] = {}
-        part = 0
-        last = None
+        placed: list[tuple[int, Item, int]] = []
         for position, item in enumerate(items):
             message = item.message
             commit = commits[where[position]]
@@ -56,12 +63,19 @@ class BatchRunner:
             deployment = message.deployment or current.get(message.tenant, 0)
             if not deployment:
                 deployment = current[message.tenant] = await self._current(message.tenant)
-            if in_lane and deployment != last:
-                # A lane is one device's order: messages of different deployments must not be sorted apart.
-                part, last = part + 1, deployment
-            groups.setdefault((message.tenant, deployment, part), []).append((position, item))
-        for (tenant, deployment, _), placed in groups.items():
-            await self._group(tenant, deployment, placed, where, commits)
+            placed.append((position, item, deployment))
+        views: dict[str, View] = {}
+        for group in _groups(placed):
+            view = views.get(group.tenant)
+            if view is None:
+                view = views[group.tenant] = self._view(group.tenant)
+            await self._group(group, view, where, commits)
+
+    def _view(self, tenant: str) -> View:
+        return View(
+            tenant, self.state.load, product=lambda name: self.product(tenant, name),
+            secret=lambda name: self.secret(tenant, name), progress=self.progress,
+        )  # fmt: skip
 
     async def _current(self, tenant: str) -> int:
         try:
@@ -69,9 +83,8 @@ class BatchRunner:
         except RulemillError:
             return -1
 
-    async def _group(
-        self, tenant: str, deployment: int, placed: list[tuple[int, Item]], where: list[int], commits: dict[int, Commit]
-    ) -> None:
+    async def _group(self, group: _Group, view: View, where: list[int], commits: dict[int, Commit]) -> None:
+        tenant, deployment, placed = group.tenant, group.deployment, group.placed
         try:
             plan = await self.plans.plan_for(tenant, deployment)
         except RulemillError as error:
@@ -80,10 +93,6 @@ class BatchRunner:
                 self.bury_unrun(commits[where[position]], item, f"deployment {deployment} cannot be run: {error}")
             return
         placed = [entry for entry in placed if not self._behind(entry[1], commits[where[entry[0]]])]
-        view = View(
-            tenant, self.state.load, product=lambda name: self.product(tenant, name),
-            secret=lambda name: self.secret(tenant, name), progress=self.progress,
-        )  # fmt: skip
         traced = self.tail.wants(tenant)
         effects = await run(plan, placed, view, trace=traced, room=lambda node: self.room(tenant, node))
         compose(commits, where, placed, effects)
@@ -116,3 +125,24 @@ class BatchRunner:
                 # Nobody has to wait for a store that gets nothing.
                 commit.lines += commit.after_store
                 commit.after_store = []
+
+
+def _groups(placed: Sequence[tuple[int, Item, int]]) -> list[_Group]:
+    """What can be run in one go: items of one tenant and deployment, in an order of groups that is every device's own.
+
+    A device whose messages are of several deployments never has a later one run in an earlier group.
+    """
+    groups: list[_Group] = []
+    newest: dict[tuple[str, int], int] = {}
+    last: dict[str, int] = {}
+    mixed = any(item.message.deployment for _, item, _ in placed)
+    for position, item, deployment in placed:
+        message = item.message
+        at = newest.get((message.tenant, deployment), -1)
+        if at < 0 or (mixed and last.get(message.originator, -1) > at):
+            at = newest[message.tenant, deployment] = len(groups)
+            groups.append(_Group(message.tenant, deployment))
+        if mixed:
+            last[message.originator] = at
+        groups[at].placed.append((position, item))
+    return groups

@@ -13,7 +13,7 @@ from engine.errors import NotFound
 from engine.message import Message
 from engine.outcomes import FAILURE, Retry
 from engine.plan import Plan
-from tests.engine.bench import Bench
+from tests.engine.bench import PARTITIONS, Bench
 from tests.engine.toy import Call, Do, Plans, Save, message, plan, until
 
 pytestmark = pytest.mark.asyncio
@@ -119,7 +119,9 @@ async def test_what_a_recovery_parks_is_called_once(bench: Bench) -> None:
         return [("Success", m)]
 
     plans = Plans(post_then_save(post))
-    await bench.crash(await bench.work(plans))
+    first = await bench.work(plans)
+    await until(lambda: len(first._owned) == PARTITIONS)
+    await bench.crash(first)
     await bench.ingress.submit([message("d", {"n": n}) for n in range(4)])
     await bench.work(plans, name="w2")
     await until(lambda: bench.stored("d"))
