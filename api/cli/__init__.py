@@ -6,8 +6,17 @@ import sys
 
 import click
 
+from api.cli.alarm import alarm
+from api.cli.chain import chain
+from api.cli.dead import dead
+from api.cli.device import device
 from api.cli.node import node
+from api.cli.points import points
+from api.cli.secret import secret
 from api.cli.serve import api, up, worker
+from api.cli.status import status
+from api.cli.tail import tail
+from api.cli.tenant import tenant
 from engine.errors import RulemillError
 
 
@@ -17,10 +26,14 @@ def rulemill() -> None:
     """A rule-engine-centric flow server for IoT.
 
     Start with `rulemill up --demo`: a whole server, with devices to try.
+
+    \b
+    The verbs that need a server find the one that runs on ./rulemill-data
+    (or RULEMILL_DATA); RULEMILL_URL and RULEMILL_TOKEN name another one.
     """
 
 
-for command in (up, api, worker, node):
+for command in (up, api, worker, status, chain, node, device, points, alarm, dead, tail, tenant, secret):
     rulemill.add_command(command)
 
 

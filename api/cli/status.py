@@ -1,0 +1,61 @@
+"""`rulemill status`: how the server is, on one screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from api.cli.client import Server, with_server
+from api.cli.output import Failed, print_fields, print_json, print_table, seconds, size
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@with_server(tenant=False)
+def status(server: Server, as_json: bool) -> None:
+    """Show how the server is: workers, what waits, what failed; exit code 1 if it is not ready.
+
+    \b
+    Examples:
+      rulemill status
+      rulemill status --json | jq .dead_letters
+    """
+    health = server.call("GET", "/readyz", also=(503,))
+    found = server.get("/status")
+    if as_json:
+        print_json({**found, "ready": not health["failing"], "failing": health["failing"]})
+    else:
+        _show(server.url, found)
+    if health["failing"]:
+        raise Failed(*(f"not ready: {name}: {reason}" for name, reason in health["failing"].items()))
+
+
+def _show(url: str, found: dict[str, Any]) -> None:
+    partitions = found["partitions"]
+    oldest_ms = max((one["oldest_ms"] for one in partitions), default=0)
+    lanes = sum(one["lanes"] for one in partitions)
+    unowned = sum(not one["owner"] for one in partitions)
+    backlog = f"{found['entries']} entries" + (f", the oldest for {seconds(oldest_ms)}" if oldest_ms else "")
+    letters = str(found["dead_letters"])
+    print_fields(
+        [
+            ("server", url),
+            ("workers", f"{len(found['workers'])}: {', '.join(found['workers'])}" if found["workers"] else "none"),
+            ("partitions", f"{len(partitions)}" + (f", {unowned} of them without an owner" if unowned else "")),
+            ("backlog", backlog),
+            ("spool", f"{size(found['spool_bytes'])} of points on their way to the store"),
+            ("waiting", f"{found['parked']} messages for a time, a call or an answer"),
+            ("retrying", f"{lanes} devices"),
+            ("dead letters", letters + (": rulemill dead list" if found["dead_letters"] else "")),
+        ]
+    )
+    click.echo()
+    titles = ("PARTITION", "OWNER", "BACKLOG", "OLDEST", "SPOOL", "WAITING", "RETRYING", "DEAD", "DEAD SIZE")
+    rows = [
+        (str(one["number"]), one["owner"] or "-", str(one["entries"]),
+         seconds(one["oldest_ms"]) if one["oldest_ms"] else "-", size(one["spool_bytes"]), str(one["parked"]),
+         str(one["lanes"]), str(one["dead_letters"]), size(one["dead_letter_bytes"]))
+        for one in partitions
+    ]  # fmt: skip
+    print_table(titles, rows, right=[title for title in titles if title != "OWNER"])

@@ -1,0 +1,63 @@
+"""`rulemill tail`: messages and what nodes do with them, as it happens."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import click
+
+from api.cli.client import Server, with_server
+from api.cli.output import Failed, as_json, local_time, note, plain, short
+
+SILENT_S: Final = 20.0
+"""The server gives a sign of life every 5 s."""
+
+
+@click.command()
+@click.option("--device", default="", metavar="DEVICE", help="Only messages of this one.")
+@click.option("--json", "json_lines", is_flag=True, help="A line of JSON for each step, with the whole message.")
+@with_server()
+def tail(server: Server, device: str, json_lines: bool) -> None:
+    """Watch messages live: time, device, type, node → relation, error, data. Ctrl-C ends it.
+
+    \b
+    Examples:
+      rulemill tail
+      rulemill tail --device demo-thermometer
+      rulemill tail --json | jq .message.data
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        for step in _steps(server, device):
+            if json_lines:
+                click.echo(as_json(step))
+            elif step["relation"] != "END":  # comes after the relation that leads nowhere, and says no more
+                click.echo(_line(server, step))
+
+
+def _steps(server: Server, device: str) -> Iterator[dict[str, Any]]:
+    """Steps until somebody ends it; what is no step is told on stderr."""
+    for line in server.lines(server.of_tenant("tail"), {"device": device}, SILENT_S):
+        if "node" in line:
+            yield line
+        elif "watching" in line:
+            of = f"device {device} of tenant" if device else "tenant"
+            note(f"Watching {of} {server.tenant}; Ctrl-C ends it.")
+        elif "gap" in line:
+            note(f"Something may be missing here: {line['gap']}")
+        elif "cut" in line:
+            raise Failed(f"the server ended it: {line['cut']}")
+    raise Failed("the server ended the connection")
+
+
+def _line(server: Server, step: dict[str, Any]) -> str:
+    message = step["message"]
+    device = message["metadata"].get("deviceName") or server.device_name(message["originator"])
+    parts = [
+        local_time(message["ts_ms"]), plain(device), plain(message["type"]),
+        plain(f"{step['node']} → {step['relation']}"),
+    ]  # fmt: skip
+    if step["error"]:
+        parts.append(plain(f"error: {step['error']}"))
+    return "  ".join([*parts, short(message["data"])])
