@@ -98,7 +98,7 @@ def _come_from(server: Server, name: str, body: dict[str, Any]) -> None:
     message["originator"] = id
     known = {"deviceName": device["name"], "deviceType": device["product"] or "default"}
     if device["product"]:
-        known["product"] = device["product"]
+        known["productId"] = device["product"]
     message["metadata"] = {**known, **message["metadata"]}
     body["state"] = {
         "attributes": {

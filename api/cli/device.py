@@ -82,7 +82,12 @@ def show(server: Server, device: str, as_json: bool) -> None:
 @click.option("--username", default="", metavar="NAME", help="With --kind mqtt-basic.")
 @click.option("--client-id", default="", metavar="ID", help="With --kind mqtt-basic.")
 @click.option("--password", metavar="P", help="With --kind mqtt-basic; made up by default.")
-@click.option("--external-id", default="", metavar="ID", help="Its id at CloudThing's connectors; NAME by default.")
+@click.option(
+    "--external-id",
+    default="",
+    metavar="ID",
+    help="Its id at CloudThing's connectors; of a ct-token device, NAME by default.",
+)
 @click.option("--product", default="", metavar="ID", help="The product it is one of.")
 @click.option("--gateway", is_flag=True, help="It speaks for other devices.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")

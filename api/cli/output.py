@@ -114,7 +114,7 @@ def take(items: Iterator[T], limit: int) -> tuple[list[T], bool]:
 def more(there_are: bool, limit: int) -> None:
     """Say on stderr that a list was cut."""
     if there_are:
-        click.echo(f"These are the first {limit}; there are more: --limit says how many are shown.", err=True)
+        click.echo(f"There are more than {limit}: --limit says how many are shown.", err=True)
 
 
 def note(text: str) -> None:
