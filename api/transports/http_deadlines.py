@@ -20,6 +20,8 @@ from api.transports.http_exchange import Receive
 class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
     """How long a client may take."""
 
+    handshake_s: float = 5.0
+    """For the TLS handshake."""
     head_s: float = 5.0
     """From its first byte, or from connecting, to the end of the request's head."""
     body_s: float = 5.0

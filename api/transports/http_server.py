@@ -30,7 +30,6 @@ log = logging.getLogger("rulemill.http")
 BACKLOG: Final = 2048
 KEEP_ALIVE_S: Final = 75
 """How long a connection may stay silent between two requests: devices that send every minute keep theirs."""
-HANDSHAKE_S: Final = 5.0
 
 
 class HttpListener:
@@ -85,6 +84,7 @@ class _Uvicorn:
         self._sockets, self._tls = sockets, tls
         self._app_state = {"listener": key}
         self._protocol = paced_protocol(deadlines)
+        self._handshake_s = deadlines.handshake_s
         self._config = UvicornConfig(
             app, http=self._protocol, ws="wsproto", lifespan="off", interface="asgi3", log_config=None,
             access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=KEEP_ALIVE_S,
@@ -98,7 +98,7 @@ class _Uvicorn:
         self._date()
         self._dating = asyncio.create_task(self._keep_date(), name="http-date")
         loop = asyncio.get_running_loop()
-        handshake_s = HANDSHAKE_S if self._tls else None
+        handshake_s = self._handshake_s if self._tls else None
         self._servers = [
             await loop.create_server(
                 self._connection, sock=each, ssl=self._tls, backlog=BACKLOG, ssl_handshake_timeout=handshake_s
@@ -166,7 +166,7 @@ class _Hypercorn:
         self._config.errorlog = None
         self._config.include_server_header = False
         self._config.keep_alive_timeout = KEEP_ALIVE_S
-        self._config.ssl_handshake_timeout = HANDSHAKE_S
+        self._config.ssl_handshake_timeout = deadlines.handshake_s
         self._config.backlog = BACKLOG
         secure, plain = (list(sockets), []) if tls else ([], list(sockets))
         self._sockets = Sockets(secure, plain, [])

@@ -35,14 +35,17 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    front: Front, server: Literal["uvicorn", "hypercorn"] = "uvicorn", deadlines: Deadlines | None = None
+    front: Front,
+    server: Literal["uvicorn", "hypercorn"] = "uvicorn",
+    deadlines: Deadlines | None = None,
+    **options: Any,
 ) -> AsyncIterator[Served]:
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     listening.listen(128)
     listening.setblocking(False)
     port = listening.getsockname()[1]
-    listener = HttpListener("http", front, [listening], server=server, deadlines=deadlines)
+    listener = HttpListener("http", front, [listening], server=server, deadlines=deadlines, **options)
     await listener.start()
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:

@@ -1,0 +1,63 @@
+"""TLS listeners: which protocol is offered, and that both servers take a client that other people wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from api.transports.http import Front
+from api.transports.http_deadlines import Deadlines
+from engine.config import Tls
+from tests.api.transports.serving import serving
+from tests.api.transports.test_http_deadlines import Taking
+from tests.services import require
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    folder: Path = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        [
+            require("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+            "-days", "2", "-subj", "/CN=localhost", "-keyout", folder / "key.pem", "-out", folder / "cert.pem",
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return Tls(str(folder / "cert.pem"), str(folder / "key.pem"))
+
+
+@pytest.mark.spec("TB-1", "G-1", "G-3")
+@pytest.mark.parametrize(
+    ("server", "http2", "version"), [("uvicorn", True, "1.1"), ("hypercorn", True, "2"), ("hypercorn", False, "1.1")]
+)
+async def test_curl_over_tls(tls: Tls, server: Literal["uvicorn", "hypercorn"], http2: bool, version: str) -> None:
+    curl = require("curl")
+    taking = Taking()
+    async with serving(Front([taking]), server, tls=tls, http2=http2) as made:
+        command = [
+            curl,
+            "-sk",
+            "-w",
+            " %{http_code} %{http_version}",
+            "-d",
+            "12345",
+            f"https://127.0.0.1:{made.port}/x",
+        ]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=10, check=True)
+        assert done.stdout == f"ok 200 {version}"
+        assert taking.took == [5]
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+async def test_who_does_not_shake_hands_is_cut(tls: Tls, server: Literal["uvicorn", "hypercorn"]) -> None:
+    async with serving(Front([Taking()]), server, Deadlines(handshake_s=0.3), tls=tls) as made:
+        reader, writer = await made.raw(b"")
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
