@@ -182,14 +182,15 @@ async def run_api(
         tb_parts = ThingsBoardParts(
             auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live
         )
+        tail = TailHub(url, client)
         flow = create_app(
             FlowParts(
                 wire=side, redis=client, partitions=partitions, ingress=ingress, replies=replies, registry=registry,
                 repository=repository, catalogue=catalogue, commands=commands,
                 dead_letters=DeadLetters(side, partitions), attributes=attributes,
-                alarms=AlarmStore(side, partitions), store=store, tail=TailHub(url, client),
+                alarms=AlarmStore(side, partitions), store=store, tail=tail,
                 tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),
-                stamp=intake.stamp,
+                stamp=intake.stamp, checks={"door": lambda: ingress.closed_reason},
             )
         )  # fmt: skip
         thingsboard = ThingsBoardHttp(tb_parts)
@@ -223,5 +224,6 @@ async def run_api(
             progress()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0.25)
+        await tail.stop()
         front.drain()
         await asyncio.gather(mqtt.stop(DRAIN_S), *(listener.stop(DRAIN_S) for listener in listeners))

@@ -135,7 +135,8 @@ class Stack:
         app: Asgi | None = None,
     ) -> str:
         """Listen on a free port; the URL without a path."""
-        listening = socket.socket()
+        # With the protocol named, asyncio turns Nagle's algorithm off on what it accepts.
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.bind(("127.0.0.1", 0))
         listening.listen(1024)
         listening.setblocking(False)
