@@ -11,7 +11,7 @@ from nodes.codecs.formats import proto_codec
 
 
 def check_facets(facets: dict[str, Any]) -> list[Finding]:
-    """Everything wrong with `transform`, `protobuf` and the facets of radio networks; pointers relative to the facets."""
+    """Everything wrong with `transform`, `protobuf` and what networks have; pointers relative to the facets."""
     found: list[Finding] = []
     if facets.get("transform") is not None:
         found += _transform(facets["transform"])
