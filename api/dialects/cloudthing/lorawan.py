@@ -38,10 +38,9 @@ class LorawanWebhooks:
         product, facet = await self._connectors.product(request, names["productId"], Ttn, "ttn")
         await self._connectors.check_secret(request, product, facet.secret)
         delivery = ttn.read(decode_json(await request.body(MAX_BODY_BYTES)))
-        device = await self._stored(product, delivery, "ttn", create=facet.auto_generate)
-        if device is not None:
-            await self._connectors.remember_route(device, await self._ttn_route(request, product, facet, delivery))
-        return Response(200)
+        device = await self._device(product, delivery, create=facet.auto_generate)
+        await self._connectors.remember_route(device, await self._ttn_route(request, product, facet, delivery))
+        return await self._store(product, device, delivery, "ttn")
 
     async def _chirpstack(self, request: Request, names: dict[str, str]) -> Response:
         product, facet = await self._connectors.product(request, names["productId"], ChirpStack, "chirpstack")
@@ -51,22 +50,25 @@ class LorawanWebhooks:
         body = await request.body(MAX_BODY_BYTES)
         document = chirpstack.decode(event, body, protobuf=kind == "application/octet-stream")
         delivery = chirpstack.read(event, document)
-        device = await self._stored(product, delivery, "chirpstack", create=facet.auto_generate)
-        if device is not None and facet.downlink is not None:
+        device = await self._device(product, delivery, create=facet.auto_generate)
+        if facet.downlink is not None:
             url = f"{facet.downlink.server}/api/devices/{device.links[LORAWAN].lower()}/queue"
             key = await self._connectors.secret(product, facet.downlink.api_key)
             await self._connectors.remember_route(device, routes.Route("chirpstack", url, key=key or ""))
-        return Response(200)
+        return await self._store(product, device, delivery, "chirpstack")
 
-    async def _stored(self, product: Product, delivery: Delivery, transport: str, *, create: bool) -> Device | None:
-        """The device that a delivery is of, after it is stored; None if it was stored before."""
-        connectors = self._connectors
-        device = await connectors.device(
+    async def _device(self, product: Product, delivery: Delivery, *, create: bool) -> Device:
+        return await self._connectors.device(
             product, LORAWAN, delivery.dev_eui, create=create, pointer=delivery.pointer
         )  # fmt: skip
+
+    async def _store(self, product: Product, device: Device, delivery: Delivery, transport: str) -> Response:
+        """Store what a delivery tells, unless it was stored before. Its route is known: a chain may answer at once."""
+        connectors = self._connectors
         key = delivery.key and f"{transport}/{device.id}/{delivery.key}"
-        if connectors.recent.get(key) is not None:
-            return None
+        known = connectors.recent.get(key)
+        if known is not None:
+            return known
         found = _content(product, delivery)
         if found is not None:
             type, data = found
@@ -79,8 +81,7 @@ class LorawanWebhooks:
             )  # fmt: skip
             await connectors.service.intake.submit([message])
         connectors.service.accepted(device)
-        connectors.recent.put(key, Response(200))
-        return device
+        return connectors.recent.put(key, Response(200))
 
     async def _ttn_route(
         self, request: Request, product: Product, facet: Ttn, delivery: Delivery
