@@ -74,7 +74,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trusted_proxies: Annotated[list[str], _about("Addresses whose X-Forwarded-Proto is believed")] = []
     cors_origins: Annotated[list[str], _about("Web origins that may call device paths; empty: any")] = []
     plugins: Annotated[list[str], _about("Names of installed node plug-ins to load")] = []
-    rate_limit: Annotated[int, _about("Requests a second a device may make; 0: no limit")] = 0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _about("How much is logged")] = "info"
 
     def worker_count(self) -> int:
