@@ -224,6 +224,7 @@ class Ingress:
 
     def _settle(self, number: int, waiting: _Waiting, refused: str) -> None:
         if not refused:
+            failpoint("before-ack")
             if not waiting.future.done():
                 waiting.future.set_result(None)
             return
