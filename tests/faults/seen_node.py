@@ -29,4 +29,9 @@ class Seen(Node):
         now = time.monotonic()
         lines = [f"{m.originator} {m.data['seq']} {now:.3f}\n" for m in batch]
         os.write(self._log, "".join(lines).encode())
+        for m in batch:
+            if m.data.get("poison") == "abort":
+                os.abort()
+            while m.data.get("poison") == "hang":
+                time.sleep(1)
         out.emit_all("Success", enumerate(batch))

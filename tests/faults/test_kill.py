@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -53,8 +55,8 @@ class Load:
     async def finish(self) -> None:
         await asyncio.wait_for(asyncio.gather(*self._running), 60)
 
-    async def judge(self) -> None:
-        """Wait until the server has nothing left to do, then compare the ledger's columns."""
+    async def judge(self, dead: int = 0) -> None:
+        """Wait until the server has nothing left to do, then compare the ledger's columns; so many may be dead."""
         deadline = time.monotonic() + 30
         expected = {(device.name, seq) for device in self.devices for seq in device.sent}
         while True:
@@ -63,11 +65,11 @@ class Load:
             if found >= expected or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.2)
-        letters = await self._dead_letters()
-        assert letters == [], "messages became dead letters"
+        letters = await self.dead_letters()
+        assert len(letters) == dead, f"messages became dead letters: {letters[:3]}"
         acked = {(device.name, seq) for device in self.devices for seq in device.acked}
         first: dict[str, list[int]] = {}
-        for name, seq in dict.fromkeys((name, seq) for name, seq, _ in self.server.seen()):
+        for name, seq in dict.fromkeys((name, seq) for name, seq, _ in self.server.seen() if seq >= 0):
             first.setdefault(name, []).append(seq)
         processed = {(name, seq) for name, seqs in first.items() for seq in seqs}
         assert len(acked) > 0
@@ -79,7 +81,7 @@ class Load:
         back = [(name, a, b) for name, seqs in first.items() for a, b in pairwise(seqs) if b < a]
         assert back == [], "a device's messages went back in order"
 
-    async def _dead_letters(self) -> list[str]:
+    async def dead_letters(self) -> list[dict[str, Any]]:
         facts = self.server.facts
         async with httpx.AsyncClient() as client:
             reply = await client.get(
@@ -87,7 +89,7 @@ class Load:
                 headers={"Authorization": f"Bearer {facts['operator_token']}"},
             )
         assert reply.status_code == 200, reply.text
-        return [str(letter) for letter in reply.json()["dead_letters"]]
+        return list(reply.json()["dead_letters"])
 
 
 async def test_a_worker_killed_every_second(servers: Callable[..., Server]) -> None:
@@ -148,3 +150,23 @@ async def test_a_killed_workers_partitions_go_on_within_three_seconds(servers: C
             gaps[name] = max(gaps[name], at - last[name])
             last[name] = at
     assert max(gaps.values()) <= 3.0
+
+
+@pytest.mark.parametrize("poison", ["abort", "hang"])
+async def test_a_payload_that_kills_or_stops_the_worker(servers: Callable[..., Server], poison: str) -> None:
+    """It is delivered three times at most; a worker that stands still is killed by its parent."""
+    server = servers()
+    load = Load(server, 2)
+    await asyncio.sleep(0.5)
+    url = f"{server.facts['http']}/api/v1/token-device-7/telemetry"
+    async with httpx.AsyncClient() as client:
+        reply = await client.post(url, content=json.dumps({"seq": -1, "poison": poison}))
+    assert reply.status_code == 200
+    await load.finish()
+    deadline = time.monotonic() + 40
+    while not (letters := await load.dead_letters()) and time.monotonic() < deadline:
+        await asyncio.sleep(0.3)
+    assert [letter["data"]["seq"] for letter in letters] == [-1]
+    deliveries = [seq for _, seq, _ in server.seen() if seq == -1]
+    assert 1 <= len(deliveries) <= 3
+    await load.judge(dead=1)
