@@ -172,8 +172,9 @@ class Worker:
 
     def _upkeep_due(self) -> bool:
         """Leases and lanes get their turn under load too; they need a moment without a batch in hand."""
-        if time.monotonic() - self._ownership.adjusted >= ADJUST_EVERY_S:
-            return True
+        return time.monotonic() - self._ownership.adjusted >= ADJUST_EVERY_S or self._lane_due()
+
+    def _lane_due(self) -> bool:
         return any(due_lanes(owned) for owned in self._owned.values() if owned.lanes)
 
     async def _forget_reads(self, commits: dict[int, Commit]) -> None:
@@ -210,8 +211,8 @@ class Worker:
         entries = self._entries(replies[-1])
         if entries or self._stopping:
             return entries
-        if pending:
-            # Lanes and leases get their turn before the wait.
+        if pending or self._lane_due():
+            # Lanes and leases get their turn before the wait, which Redis may stretch to a tenth of a second.
             return []
         return self._entries((await self._wire.execute([self._read_command(self._patience_ms())]))[0])
 
