@@ -123,6 +123,7 @@ async def run_api(
 ) -> None:
     """Serve devices and apps until a signal says stop, then answer what was accepted."""
     from api.auth import DeviceAuth
+    from api.dialects.cloudthing.coap import CloudThingCoap
     from api.dialects.cloudthing.http import CloudThingHttp
     from api.dialects.cloudthing.mqtt import CloudThingMqtt
     from api.dialects.cloudthing.service import CloudThing
@@ -216,7 +217,7 @@ async def run_api(
         for service in (replies, live, auth, door, ingress, cloudthing, house, MetricPin(side, f"api-{os.getpid()}")):
             await service.start()
             stack.push_async_callback(service.stop)
-        listeners = await open_doors(sockets, settings.tls, front, mqtt)
+        listeners = await open_doors(sockets, settings.tls, front, mqtt, CloudThingCoap(cloudthing))
         progress = Progress()
         spare_the_collector()
         progress.ready()

@@ -65,8 +65,15 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
         await asyncio.to_thread(give_back, url, None, partitions)
     environment = _environment(loaded, url, token)
     packed, descriptors = pack(sockets), tuple(each.fileno() for each in sockets.values())
+    # The datagrams of one CoAP exchange must all come to one process: the first.
+    shared = pack({key: each for key, each in sockets.items() if LISTENERS[key].family != "coap"})
     children = [
-        Child("api", _api_arguments(packed, bootstrap if i == 0 else None, demo and i == 0), descriptors, environment)
+        Child(
+            "api",
+            _api_arguments(shared if i else packed, bootstrap if i == 0 else None, demo and i == 0),
+            descriptors,
+            environment,
+        )
         for i in range(settings.api_processes)
     ]
     children += [Child("worker", _worker_arguments, (), environment) for _ in range(settings.worker_count())]

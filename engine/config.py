@@ -18,7 +18,7 @@ class Listener(NamedTuple):
     """A door of spec G-1: its development port, what speaks there, and whether over TLS."""
 
     port: int
-    family: Literal["http", "mqtt"]
+    family: Literal["http", "mqtt", "coap"]
     tls: bool = False
 
 
@@ -30,6 +30,7 @@ LISTENERS: Final[Mapping[str, Listener]] = {
     "mqtt": Listener(1883, "mqtt"),
     "mqtts_ct": Listener(1884, "mqtt", tls=True),
     "mqtts": Listener(8883, "mqtt", tls=True),
+    "coap": Listener(5683, "coap"),
 }
 
 _IGNORED: Final = ("RULEMILL_TEST_",)
