@@ -37,6 +37,10 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
     """Start everything, say where it is, and run until a signal says stop."""
     stop = stopping()
     settings = loaded.settings
+    if settings.connectors:
+        from api.connectors import named
+
+        named(settings.connectors)
     folder = settings.folder()
     lock(folder)
     ready = folder / "ready.json"
@@ -109,7 +113,8 @@ def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
         "partitions": settings.partitions, "backlog_entries": settings.backlog_entries,
         "spool_bytes": settings.spool_bytes, "log_level": settings.log_level, "rate_limit": settings.rate_limit,
         "trusted_proxies": ",".join(settings.trusted_proxies), "cors_origins": ",".join(settings.cors_origins),
-        "plugins": ",".join(settings.plugins), "tls_certificate": settings.tls.certificate,
+        "plugins": ",".join(settings.plugins), "connectors": ",".join(settings.connectors),
+        "tls_certificate": settings.tls.certificate,
         "tls_key": settings.tls.key,
     }  # fmt: skip
     return {f"RULEMILL_{name.upper()}": str(value) for name, value in plain.items()}

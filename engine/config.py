@@ -75,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trusted_proxies: Annotated[list[str], _about("Addresses whose X-Forwarded-Proto is believed")] = []
     cors_origins: Annotated[list[str], _about("Web origins that may call device paths; empty: any")] = []
     plugins: Annotated[list[str], _about("Names of installed node plug-ins to load")] = []
+    connectors: Annotated[list[str], _about("Names of installed connectors to load")] = []
     rate_limit: Annotated[int, _about("Requests a second a device may make; 0: no limit")] = 0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _about("How much is logged")] = "info"
 
@@ -158,7 +159,7 @@ def _from_environment(
                 listeners[short.get(name) or doors[name]] = value
         elif name in known and known[name] not in ("listeners", "tls"):
             field = known[name]
-            lists = ("plugins", "trusted_proxies", "cors_origins")
+            lists = ("plugins", "connectors", "trusted_proxies", "cors_origins")
             merged[field] = [part for part in value.split(",") if part] if field in lists else value
         elif name in ("RULEMILL_TLS_CERTIFICATE", "RULEMILL_TLS_KEY"):
             merged.setdefault("tls", {})[name.removeprefix("RULEMILL_TLS_").lower()] = value

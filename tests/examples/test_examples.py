@@ -32,7 +32,7 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_index_names_all_of_them() -> None:
-    assert [path.name for path in FOLDERS] == sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
+    assert [path.name for path in FOLDERS] == sorted(path.parent.name for path in EXAMPLES.glob("*/chain.json"))
     linked = re.findall(r"^\| \[([^]]+)\]\(\1/\)", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
     assert sorted(linked) == [path.name for path in FOLDERS]
 
