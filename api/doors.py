@@ -13,7 +13,7 @@ from api.transports.http_server import HttpListener
 from api.transports.mqtt.server import MqttServer
 from engine.config import LISTENERS, Tls
 
-UVICORN = frozenset({"http"})
+UVICORN = frozenset({"http", "ct_sigfox"})
 """Doors of the fast server; the others need HTTP/2, TLS or chunk extensions, which Hypercorn has."""
 HTTP_1_ONLY = frozenset({"ct_http", "ct_https"})
 DRAIN_S = 2.5

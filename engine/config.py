@@ -27,6 +27,7 @@ LISTENERS: Final[Mapping[str, Listener]] = {
     "https": Listener(8443, "http", tls=True),
     "ct_http": Listener(8081, "http"),
     "ct_https": Listener(8444, "http", tls=True),
+    "ct_sigfox": Listener(8082, "http"),
     "mqtt": Listener(1883, "mqtt"),
     "mqtts_ct": Listener(1884, "mqtt", tls=True),
     "mqtts": Listener(8883, "mqtt", tls=True),

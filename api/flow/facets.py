@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.networks import check_networks
 from engine.errors import BadInput, Finding, ScriptError
 from engine.sandbox.script import LANGS, check_script
 from nodes.codecs.formats import proto_codec
 
 
 def check_facets(facets: dict[str, Any]) -> list[Finding]:
-    """Everything wrong with the facets `transform` and `protobuf`; pointers relative to the facets."""
+    """Everything wrong with `transform`, `protobuf` and what networks have; pointers relative to the facets."""
     found: list[Finding] = []
     if facets.get("transform") is not None:
         found += _transform(facets["transform"])
@@ -19,7 +20,7 @@ def check_facets(facets: dict[str, Any]) -> list[Finding]:
             proto_codec(facets["protobuf"])
         except BadInput as error:
             found.append(Finding("/protobuf" + error.pointer, error.reason))
-    return found
+    return found + check_networks(facets)
 
 
 def _transform(facet: Any) -> list[Finding]:

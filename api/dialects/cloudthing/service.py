@@ -56,7 +56,7 @@ class CloudThing:
         self.tenants = Tenants(registry.tenant)
         self.deliveries = Deliveries(commands, live)
         self.logins = Logins()
-        self._registry = registry
+        self.registry = registry
         self.live = live
         self._changes = Subscriber(redis_url, "ct-registry", [CHANNEL], self._changed, self._missed)
         self._ends: list[Callable[[], None]] = []
@@ -166,9 +166,9 @@ class CloudThing:
 
     async def _activate(self, id: str) -> None:
         # As it is now: what the caller holds may be older than a change somebody made.
-        device = await self._registry.find_device(id)
+        device = await self.registry.find_device(id)
         if device is not None:
-            await self._registry.activate(device)
+            await self.registry.activate(device)
 
     def _read_product(self, tenant: str, id: str) -> None:
         self._once(f"product {tenant}/{id}", lambda: self.products.find(tenant, id))
