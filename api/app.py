@@ -126,6 +126,7 @@ async def run_api(
     from api.connectors import Context, load, named
     from api.dialects.cloudthing.coap import CloudThingCoap
     from api.dialects.cloudthing.http import CloudThingHttp
+    from api.dialects.cloudthing.lorawan_mqtt import LorawanBrokers
     from api.dialects.cloudthing.mqtt import CloudThingMqtt
     from api.dialects.cloudthing.service import CloudThing
     from api.dialects.thingsboard.http import ThingsBoardHttp
@@ -222,6 +223,9 @@ async def run_api(
         for service in (replies, live, auth, door, ingress, cloudthing, house, MetricPin(side, f"api-{os.getpid()}")):
             await service.start()
             stack.push_async_callback(service.stop)
+        brokers = LorawanBrokers(url, client, registry, cloudthing)
+        stack.push_async_callback(brokers.stop)
+        await brokers.start()
         for connector in connectors:
             stack.push_async_callback(connector.stop)
             await connector.start()

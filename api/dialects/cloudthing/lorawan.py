@@ -38,9 +38,7 @@ class LorawanWebhooks:
         product, facet = await self._connectors.product(request, names["productId"], Ttn, "ttn")
         await self._connectors.check_secret(request, product, facet.secret)
         delivery = ttn.read(decode_json(await request.body(MAX_BODY_BYTES)))
-        device = await self._stored(product, delivery, "ttn", create=facet.auto_generate)
-        if device is not None:
-            await self._connectors.remember_route(device, await self._ttn_route(request, product, facet, delivery))
+        await self.ttn_delivery(product, facet, delivery, request)
         return Response(200)
 
     async def _chirpstack(self, request: Request, names: dict[str, str]) -> Response:
@@ -50,13 +48,24 @@ class LorawanWebhooks:
         kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
         body = await request.body(MAX_BODY_BYTES)
         document = chirpstack.decode(event, body, protobuf=kind == "application/octet-stream")
-        delivery = chirpstack.read(event, document)
+        await self.chirpstack_delivery(product, facet, chirpstack.read(event, document))
+        return Response(200)
+
+    async def ttn_delivery(
+        self, product: Product, facet: Ttn, delivery: Delivery, request: Request | None = None
+    ) -> None:
+        """Store what The Things Stack told, maybe by a webhook; raises BadInput, HttpError, Refused."""
+        device = await self._stored(product, delivery, "ttn", create=facet.auto_generate)
+        if device is not None:
+            await self._connectors.remember_route(device, await self._ttn_route(request, product, facet, delivery))
+
+    async def chirpstack_delivery(self, product: Product, facet: ChirpStack, delivery: Delivery) -> None:
+        """Store what ChirpStack told; raises BadInput, HttpError, Refused."""
         device = await self._stored(product, delivery, "chirpstack", create=facet.auto_generate)
         if device is not None and facet.downlink is not None:
             url = f"{facet.downlink.server}/api/devices/{device.links[LORAWAN].lower()}/queue"
             key = await self._connectors.secret(product, facet.downlink.api_key)
             await self._connectors.remember_route(device, routes.Route("chirpstack", url, key=key or ""))
-        return Response(200)
 
     async def _stored(self, product: Product, delivery: Delivery, transport: str, *, create: bool) -> Device | None:
         """The device that a delivery is of, after it is stored; None if it was stored before."""
@@ -83,7 +92,7 @@ class LorawanWebhooks:
         return device
 
     async def _ttn_route(
-        self, request: Request, product: Product, facet: Ttn, delivery: Delivery
+        self, request: Request | None, product: Product, facet: Ttn, delivery: Delivery
     ) -> routes.Route | None:
         """Where the device's downlinks go (CT-X2): as the webhook says, else as the product does.
 
@@ -92,8 +101,8 @@ class LorawanWebhooks:
         """
         known = facet.downlink
         key = "" if known is None else await self._connectors.secret(product, known.api_key) or ""
-        push = request.header("X-Downlink-Push") or ""
-        if push and len(push) <= MAX_URL:
+        push = (request and request.header("X-Downlink-Push")) or ""
+        if request is not None and push and len(push) <= MAX_URL:
             ours = known is not None and _origin(push) == _origin(known.server)
             if facet.secret or ours:
                 given = request.header("X-Downlink-Apikey") or (key if ours else "")
