@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from engine import metrics
 from engine.errors import Refused
+from engine.failpoints import failpoint
 from nodes.outward.addresses import Guard, NotAllowed
 from nodes.outward.mqtt import tls_context
 
@@ -82,6 +83,7 @@ async def attach(broker: Broker, guard: Guard, handle: Handle) -> None:
                 wait_s = FIRST_WAIT_S
                 async for message in client.messages:
                     await _store(broker, message, handle)
+                    failpoint("before-ack")
                     _acknowledge(client, message)
         except (aiomqtt.MqttError, OSError, NotAllowed) as error:
             log.warning("%r: %s (tried again in %.0f s)", broker, error, wait_s)
