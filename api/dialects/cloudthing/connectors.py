@@ -129,7 +129,7 @@ class Connectors:
         return replace(made, id=str(uuid.uuid5(_IDS, f"{device.id}/{key}")))
 
     async def remember_route(self, device: Device, route: Route | None) -> None:
-        """Note where downlinks to the device go. The uplink is stored already, and is not failed by this."""
+        """Note where downlinks to the device go. An uplink is not refused because that fails."""
         if route is None:
             return
         try:

@@ -38,8 +38,7 @@ class LorawanWebhooks:
         product, facet = await self._connectors.product(request, names["productId"], Ttn, "ttn")
         await self._connectors.check_secret(request, product, facet.secret)
         delivery = ttn.read(decode_json(await request.body(MAX_BODY_BYTES)))
-        await self.ttn_delivery(product, facet, delivery, request)
-        return Response(200)
+        return await self.ttn_delivery(product, facet, delivery, request)
 
     async def _chirpstack(self, request: Request, names: dict[str, str]) -> Response:
         product, facet = await self._connectors.product(request, names["productId"], ChirpStack, "chirpstack")
@@ -48,34 +47,37 @@ class LorawanWebhooks:
         kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
         body = await request.body(MAX_BODY_BYTES)
         document = chirpstack.decode(event, body, protobuf=kind == "application/octet-stream")
-        await self.chirpstack_delivery(product, facet, chirpstack.read(event, document))
-        return Response(200)
+        return await self.chirpstack_delivery(product, facet, chirpstack.read(event, document))
 
     async def ttn_delivery(
         self, product: Product, facet: Ttn, delivery: Delivery, request: Request | None = None
-    ) -> None:
+    ) -> Response:
         """Store what The Things Stack told, maybe by a webhook; raises BadInput, HttpError, Refused."""
-        device = await self._stored(product, delivery, "ttn", create=facet.auto_generate)
-        if device is not None:
-            await self._connectors.remember_route(device, await self._ttn_route(request, product, facet, delivery))
+        device = await self._device(product, delivery, create=facet.auto_generate)
+        await self._connectors.remember_route(device, await self._ttn_route(request, product, facet, delivery))
+        return await self._store(product, device, delivery, "ttn")
 
-    async def chirpstack_delivery(self, product: Product, facet: ChirpStack, delivery: Delivery) -> None:
+    async def chirpstack_delivery(self, product: Product, facet: ChirpStack, delivery: Delivery) -> Response:
         """Store what ChirpStack told; raises BadInput, HttpError, Refused."""
-        device = await self._stored(product, delivery, "chirpstack", create=facet.auto_generate)
-        if device is not None and facet.downlink is not None:
+        device = await self._device(product, delivery, create=facet.auto_generate)
+        if facet.downlink is not None:
             url = f"{facet.downlink.server}/api/devices/{device.links[LORAWAN].lower()}/queue"
             key = await self._connectors.secret(product, facet.downlink.api_key)
             await self._connectors.remember_route(device, routes.Route("chirpstack", url, key=key or ""))
+        return await self._store(product, device, delivery, "chirpstack")
 
-    async def _stored(self, product: Product, delivery: Delivery, transport: str, *, create: bool) -> Device | None:
-        """The device that a delivery is of, after it is stored; None if it was stored before."""
-        connectors = self._connectors
-        device = await connectors.device(
+    async def _device(self, product: Product, delivery: Delivery, *, create: bool) -> Device:
+        return await self._connectors.device(
             product, LORAWAN, delivery.dev_eui, create=create, pointer=delivery.pointer
         )  # fmt: skip
+
+    async def _store(self, product: Product, device: Device, delivery: Delivery, transport: str) -> Response:
+        """Store what a delivery tells, unless it was stored before. Its route is known: a chain may answer at once."""
+        connectors = self._connectors
         key = delivery.key and f"{transport}/{device.id}/{delivery.key}"
-        if connectors.recent.get(key) is not None:
-            return None
+        known = connectors.recent.get(key)
+        if known is not None:
+            return known
         found = _content(product, delivery)
         if found is not None:
             type, data = found
@@ -88,8 +90,7 @@ class LorawanWebhooks:
             )  # fmt: skip
             await connectors.service.intake.submit([message])
         connectors.service.accepted(device)
-        connectors.recent.put(key, Response(200))
-        return device
+        return connectors.recent.put(key, Response(200))
 
     async def _ttn_route(
         self, request: Request | None, product: Product, facet: Ttn, delivery: Delivery
