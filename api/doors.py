@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Mapping
+from typing import Protocol
 
+from api.transports.coap import Surface as CoapSurface
 from api.transports.http import Asgi
 from api.transports.http_server import HttpListener
 from api.transports.mqtt.server import MqttServer
@@ -17,15 +19,30 @@ HTTP_1_ONLY = frozenset({"ct_http", "ct_https"})
 DRAIN_S = 2.5
 
 
+class Door(Protocol):
+    """What serves on one socket."""
+
+    async def stop(self, drain_s: float) -> None:
+        """Take nothing more, and give what is in hand so long."""
+
+
 async def open_doors(
-    sockets: Mapping[str, socket.socket], tls: Tls, http: Asgi, mqtt: MqttServer
-) -> list[HttpListener]:
-    """Start serving; the HTTP listeners, which the caller stops (the MQTT server is stopped as one)."""
-    listeners = []
+    sockets: Mapping[str, socket.socket], tls: Tls, http: Asgi, mqtt: MqttServer, coap: CoapSurface
+) -> list[Door]:
+    """Start serving; the HTTP and CoAP listeners, which the caller stops (the MQTT server is stopped as one)."""
+    listeners: list[Door] = []
     for key, listening in sockets.items():
         door = LISTENERS[key]
         if door.family == "mqtt":
             await mqtt.start(sockets=[listening], tls=_context(tls) if door.tls else None, name=key)
+            continue
+        if door.family == "coap":
+            # Here, because its library is an extra that need not be there.
+            from api.transports.coap_server import CoapServer
+
+            server = CoapServer(coap, listening)
+            await server.start()
+            listeners.append(server)
             continue
         listener = HttpListener(
             key, http, [listening], tls=tls if door.tls else None,

@@ -36,6 +36,29 @@ class Sigfox(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     auto_generate: AutoGenerate = False
 
 
+class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """The network's MQTT broker, to which the server attaches as a client: events come that way too."""
+
+    host: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="Name or address. One that is not public must be listed in RULEMILL_OUTWARD_ALLOW.",
+        ),
+    ]
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port; 0: 1883, or 8883 with TLS.")] = 0
+    tls: Annotated[bool, Meta(description="Encrypt, and check the broker's certificate.")] = False
+    username: Annotated[
+        str, Meta(description="User name, of The Things Stack `{application}@{tenant}`; may be `${secret:NAME}`.")
+    ] = ""
+    password: Annotated[
+        str, Meta(description="Password, of The Things Stack an API key; give it as `${secret:NAME}`.")
+    ] = ""
+    client_id: Annotated[
+        str, Meta(description="Client id of the persistent session; empty: `rulemill-{product}-{network}`.")
+    ] = ""
+
+
 class TtnDownlink(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """Where downlinks go for devices whose uplinks do not say so."""
 
@@ -51,6 +74,7 @@ class Ttn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel
     auto_generate: AutoGenerate = False
     secret: Secret = ""
     downlink: TtnDownlink | None = None
+    mqtt: Mqtt | None = None
 
 
 class ChirpStackDownlink(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -67,6 +91,7 @@ class ChirpStack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     auto_generate: AutoGenerate = False
     secret: Secret = ""
     downlink: ChirpStackDownlink | None = None
+    mqtt: Mqtt | None = None
 
 
 Facet = Sigfox | Ttn | ChirpStack

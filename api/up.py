@@ -37,6 +37,10 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
     """Start everything, say where it is, and run until a signal says stop."""
     stop = stopping()
     settings = loaded.settings
+    if settings.connectors:
+        from api.connectors import named
+
+        named(settings.connectors)
     folder = settings.folder()
     lock(folder)
     ready = folder / "ready.json"
@@ -65,8 +69,15 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
         await asyncio.to_thread(give_back, url, None, partitions)
     environment = _environment(loaded, url, token)
     packed, descriptors = pack(sockets), tuple(each.fileno() for each in sockets.values())
+    # The datagrams of one CoAP exchange must all come to one process: the first.
+    shared = pack({key: each for key, each in sockets.items() if LISTENERS[key].family != "coap"})
     children = [
-        Child("api", _api_arguments(packed, bootstrap if i == 0 else None, demo and i == 0), descriptors, environment)
+        Child(
+            "api",
+            _api_arguments(shared if i else packed, bootstrap if i == 0 else None, demo and i == 0),
+            descriptors,
+            environment,
+        )
         for i in range(settings.api_processes)
     ]
     children += [Child("worker", _worker_arguments, (), environment) for _ in range(settings.worker_count())]
@@ -102,7 +113,8 @@ def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
         "partitions": settings.partitions, "backlog_entries": settings.backlog_entries,
         "spool_bytes": settings.spool_bytes, "log_level": settings.log_level,
         "trusted_proxies": ",".join(settings.trusted_proxies), "cors_origins": ",".join(settings.cors_origins),
-        "plugins": ",".join(settings.plugins), "tls_certificate": settings.tls.certificate,
+        "plugins": ",".join(settings.plugins), "connectors": ",".join(settings.connectors),
+        "tls_certificate": settings.tls.certificate,
         "tls_key": settings.tls.key,
     }  # fmt: skip
     return {f"RULEMILL_{name.upper()}": str(value) for name, value in plain.items()}

@@ -32,9 +32,10 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_index_names_all_of_them() -> None:
-    assert [path.name for path in FOLDERS] == sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
+    folders = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
+    assert [path.name for path in FOLDERS] == [name for name in folders if name != "connector"]
     linked = re.findall(r"^\| \[([^]]+)\]\(\1/\)", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
-    assert sorted(linked) == [path.name for path in FOLDERS]
+    assert sorted(linked) == folders
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)

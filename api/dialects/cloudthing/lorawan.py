@@ -38,9 +38,7 @@ class LorawanWebhooks:
         product, facet = await self._connectors.product(request, names["productId"], Ttn, "ttn")
         await self._connectors.check_secret(request, product, facet.secret)
         delivery = ttn.read(decode_json(await request.body(MAX_BODY_BYTES)))
-        device = await self._device(product, delivery, create=facet.auto_generate)
-        await self._connectors.remember_route(device, await self._ttn_route(request, product, facet, delivery))
-        return await self._store(product, device, delivery, "ttn")
+        return await self.ttn_delivery(product, facet, delivery, request)
 
     async def _chirpstack(self, request: Request, names: dict[str, str]) -> Response:
         product, facet = await self._connectors.product(request, names["productId"], ChirpStack, "chirpstack")
@@ -49,7 +47,18 @@ class LorawanWebhooks:
         kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
         body = await request.body(MAX_BODY_BYTES)
         document = chirpstack.decode(event, body, protobuf=kind == "application/octet-stream")
-        delivery = chirpstack.read(event, document)
+        return await self.chirpstack_delivery(product, facet, chirpstack.read(event, document))
+
+    async def ttn_delivery(
+        self, product: Product, facet: Ttn, delivery: Delivery, request: Request | None = None
+    ) -> Response:
+        """Store what The Things Stack told, maybe by a webhook; raises BadInput, HttpError, Refused."""
+        device = await self._device(product, delivery, create=facet.auto_generate)
+        await self._connectors.remember_route(device, await self._ttn_route(request, product, facet, delivery))
+        return await self._store(product, device, delivery, "ttn")
+
+    async def chirpstack_delivery(self, product: Product, facet: ChirpStack, delivery: Delivery) -> Response:
+        """Store what ChirpStack told; raises BadInput, HttpError, Refused."""
         device = await self._device(product, delivery, create=facet.auto_generate)
         if facet.downlink is not None:
             url = f"{facet.downlink.server}/api/devices/{device.links[LORAWAN].lower()}/queue"
@@ -84,7 +93,7 @@ class LorawanWebhooks:
         return connectors.recent.put(key, Response(200))
 
     async def _ttn_route(
-        self, request: Request, product: Product, facet: Ttn, delivery: Delivery
+        self, request: Request | None, product: Product, facet: Ttn, delivery: Delivery
     ) -> routes.Route | None:
         """Where the device's downlinks go (CT-X2): as the webhook says, else as the product does.
 
@@ -93,8 +102,8 @@ class LorawanWebhooks:
         """
         known = facet.downlink
         key = "" if known is None else await self._connectors.secret(product, known.api_key) or ""
-        push = request.header("X-Downlink-Push") or ""
-        if push and len(push) <= MAX_URL:
+        push = (request and request.header("X-Downlink-Push")) or ""
+        if request is not None and push and len(push) <= MAX_URL:
             ours = known is not None and _origin(push) == _origin(known.server)
             if facet.secret or ours:
                 given = request.header("X-Downlink-Apikey") or (key if ours else "")

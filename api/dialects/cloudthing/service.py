@@ -57,7 +57,7 @@ class CloudThing:
         self.deliveries = Deliveries(commands, live)
         self.logins = Logins()
         self.registry = registry
-        self._live = live
+        self.live = live
         self._changes = Subscriber(redis_url, "ct-registry", [CHANNEL], self._changed, self._missed)
         self._ends: list[Callable[[], None]] = []
         self._under_way: set[str] = set()
@@ -66,7 +66,7 @@ class CloudThing:
     async def start(self) -> None:
         """Hear of changes; raises redis ConnectionError when Redis is away."""
         await self._changes.start()
-        self._ends = [self.auth.on_change(self._device_changed), self._live.on_lost(self.deliveries.wake_all)]
+        self._ends = [self.auth.on_change(self._device_changed), self.live.on_lost(self.deliveries.wake_all)]
 
     async def stop(self) -> None:
         """End what goes on in the background."""
