@@ -25,6 +25,7 @@ from engine.watch import VARIABLE
 
 log = logging.getLogger("rulemill.supervisor")
 
+
 class StartError(RulemillError):
     """A child ended before it was ready."""
 
