@@ -173,13 +173,7 @@ class CloudThing:
     def accepted(self, device: Device) -> None:
         """A message of the device was accepted: with the first one it is activated (CT-S14)."""
         if not device.activated_ms:
-            self._once(f"device {device.id}", lambda: self._activate(device.id))
-
-    async def _activate(self, id: str) -> None:
-        # As it is now: what the caller holds may be older than a change somebody made.
-        device = await self._registry.find_device(id)
-        if device is not None:
-            await self._registry.activate(device)
+            self._once(f"device {device.id}", lambda: self._registry.activate(device))
 
     def _read_product(self, tenant: str, id: str) -> None:
         self._once(f"product {tenant}/{id}", lambda: self.products.find(tenant, id))

@@ -62,13 +62,16 @@ class Site:
             for point in page.points
         ]
 
-    async def command(self, name, payload, *, oneway=True):
-        """Have the default chain send a command to the device."""
-        message = self.stack.intake.message(
+    def rpc(self, name, payload, *, oneway=True):
+        """The message that has the chain send a command to the device."""
+        return self.stack.intake.message(
             self.device, "RPC_CALL_FROM_SERVER_TO_DEVICE", {"method": name, "params": payload},
             dialect="test", transport="test", ts_ms=now_ms(), metadata={"oneway": str(oneway).lower()},
         )  # fmt: skip
-        await self.stack.intake.submit([message])
+
+    async def command(self, name, payload, *, oneway=True):
+        """Have the chain send a command to the device."""
+        await self.stack.intake.submit([self.rpc(name, payload, oneway=oneway)])
         await self.stack.idle()
 
     def basic(self, user=DEVICE, password=TOKEN):
