@@ -100,7 +100,7 @@ def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
     plain = {
         "data": str(settings.folder()), "redis_url": url, "operator_token": token, "durability": settings.durability,
         "partitions": settings.partitions, "backlog_entries": settings.backlog_entries,
-        "spool_bytes": settings.spool_bytes, "log_level": settings.log_level, "rate_limit": settings.rate_limit,
+        "spool_bytes": settings.spool_bytes, "log_level": settings.log_level,
         "trusted_proxies": ",".join(settings.trusted_proxies), "cors_origins": ",".join(settings.cors_origins),
         "plugins": ",".join(settings.plugins), "tls_certificate": settings.tls.certificate,
         "tls_key": settings.tls.key,

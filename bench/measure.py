@@ -85,12 +85,12 @@ def open_loop(system, generator, *, seconds, rate, progress, sample=None):
     return {**made, "rate": made["acked"] / made["seconds"], **before.until(after, max(made["acked"], 1))}
 
 
-def calls(system, generator, *, seconds, connections):
-    """Calls one after the other on some connections: rate and latency."""
-    generator.begin("closed", seconds=0.3, window=1, devices=connections)
+def calls(system, generator, *, seconds):
+    """Calls one after the other on each connection: rate and latency."""
+    generator.begin("closed", seconds=0.3, window=1)
     generator.result()
     before, first = Mark(system, generator), generator.counters[ACKED]
-    generator.begin("closed", seconds=seconds, window=1, devices=connections)
+    generator.begin("closed", seconds=seconds, window=1)
     made = generator.result()
     cost = before.until(Mark(system, generator), max(generator.counters[ACKED] - first, 1))
     return {**made, "rate": made["acked"] / made["seconds"], **cost}

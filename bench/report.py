@@ -33,7 +33,8 @@ def _rates(runs):
 
 def _others(runs):
     """What else ran on the machine meanwhile, in cores; the figures hold only if that is next to nothing."""
-    return f"others took {max(run['others'] for run in runs):.2f} cores at worst, {middle(runs, 'others'):.2f} in the middle"
+    worst = max(run["others"] for run in runs)
+    return f"others took {middle(runs, 'others'):.2f} cores, {worst:.2f} at worst"
 
 
 def _latency(runs):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine import metrics
-from engine.commit import Commit, bury, compose, join_lane, lane_lines, point_lines
+from engine.commit import Commit, bury, compose, join_lane, lane_lines, notice, point_lines
 from engine.deployments import Deployments, Plans
 from engine.effects import DeadLetter
 from engine.entries import Item, LaneItem
@@ -115,6 +115,8 @@ class BatchRunner:
         id = f"{message.id}{message.copy}:{message.hops}"
         metrics.DEAD.labels("none").inc()
         bury(commit, DeadLetter(id, message, message.node, "", 0, reason, now_ms(), item.resumed))
+        if message.awaited and message.reply_to:
+            commit.lines.append(notice(message.reply_to, "end", None, reason))
 
     def complete(self, commits: dict[int, Commit]) -> None:
         """Add to each commit what is only known at the end: its lanes and its points."""

@@ -33,18 +33,23 @@ LISTENERS: Final[Mapping[str, Listener]] = {
 }
 
 _IGNORED: Final = ("RULEMILL_TEST_",)
-_OTHERS: Final = frozenset(
-    {"RULEMILL_CONFIG", "RULEMILL_FAILPOINTS", "RULEMILL_WATCH_FD", "RULEMILL_OUTWARD_ALLOW", "RULEMILL_URL",
-     "RULEMILL_TOKEN", "RULEMILL_TENANT"}
-)  # fmt: skip
+OTHER_VARIABLES: Final[Mapping[str, str]] = {
+    "RULEMILL_CONFIG": "TOML file of settings; without it, rulemill.toml where there is one",
+    "RULEMILL_OUTWARD_ALLOW": "Private networks that nodes may call, as 10.0.0.0/8,127.0.0.0/8; else only public ones",
+    "RULEMILL_URL": "Server that the command line talks to; else the one of ready.json in the data folder",
+    "RULEMILL_TOKEN": "Operator token of the command line",
+    "RULEMILL_TENANT": "Tenant of the command line",
+    "RULEMILL_FAILPOINTS": "For tests: where the process is to die or stand still (engine/failpoints.py)",
+    "RULEMILL_WATCH_FD": "Set by the parent for its children",
+}
 """Variables that others than Settings read."""
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Certificate chain and key as PEM files."""
 
-    certificate: str = ""
-    key: str = ""
+    certificate: Annotated[str, msgspec.Meta(description="PEM file of the certificate and its chain")] = ""
+    key: Annotated[str, msgspec.Meta(description="PEM file of the private key")] = ""
 
 
 def _about(text: str) -> msgspec.Meta:
@@ -74,7 +79,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trusted_proxies: Annotated[list[str], _about("Addresses whose X-Forwarded-Proto is believed")] = []
     cors_origins: Annotated[list[str], _about("Web origins that may call device paths; empty: any")] = []
     plugins: Annotated[list[str], _about("Names of installed node plug-ins to load")] = []
-    rate_limit: Annotated[int, _about("Requests a second a device may make; 0: no limit")] = 0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _about("How much is logged")] = "info"
 
     def worker_count(self) -> int:
@@ -150,7 +154,7 @@ def _from_environment(
     short = {"RULEMILL_HTTP": "http", "RULEMILL_MQTT": "mqtt"}
     doors = {f"RULEMILL_LISTEN_{key.upper()}": key for key in LISTENERS}
     for name, value in environment.items():
-        if not name.startswith("RULEMILL_") or name in _OTHERS or name.startswith(_IGNORED):
+        if not name.startswith("RULEMILL_") or name in OTHER_VARIABLES or name.startswith(_IGNORED):
             continue
         if name in short or name in doors:
             if value:
@@ -162,7 +166,7 @@ def _from_environment(
         elif name in ("RULEMILL_TLS_CERTIFICATE", "RULEMILL_TLS_KEY"):
             merged.setdefault("tls", {})[name.removeprefix("RULEMILL_TLS_").lower()] = value
         else:
-            findings.append(Finding(name, unknown("variable", name, [*known, *short, *doors, *_OTHERS])))
+            findings.append(Finding(name, unknown("variable", name, [*known, *short, *doors, *OTHER_VARIABLES])))
 
 
 def unknown(what: str, name: str, known: Any) -> str:

@@ -7,11 +7,13 @@ at the first pass of the other (blocking the process, as a frozen host would).
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from typing import Final
 
 NAMES: Final = frozenset({"before-submit", "after-submit", "before-ack", "mid-batch", "before-commit", "after-commit"})
+_ACTION: Final = re.compile(r"(kill|pause:\d+(?:\.\d+)?)(?:@(\d+))?")
 
 
 def _parse(text: str) -> dict[str, tuple[str, int]]:
@@ -20,8 +22,12 @@ def _parse(text: str) -> dict[str, tuple[str, int]]:
         name, _, action = part.partition("=")
         if name not in NAMES:
             raise ValueError(f"RULEMILL_FAILPOINTS: no failpoint {name!r}; there are {', '.join(sorted(NAMES))}")
-        what, _, passes = action.partition("@")
-        found[name] = (what, int(passes or 1))
+        known = _ACTION.fullmatch(action)
+        if known is None:
+            raise ValueError(
+                f"RULEMILL_FAILPOINTS: {name}={action}: say kill or pause:<s>, and @<pass> if not the first"
+            )
+        found[name] = (known[1], int(known[2] or 1))
     return found
 
 

@@ -146,7 +146,7 @@ class Ingress:
             if self._stopping and not self._waiting:
                 return
             if self._last >= LINGER_FROM and not self._stopping:
-                await asyncio.sleep(LINGER_S)
+                await self._linger()
             self._wake.clear()
             waiting, self._waiting = self._waiting, {}
             if not waiting:
@@ -161,6 +161,17 @@ class Ingress:
             metrics.FLUSHED.observe(count)
             if self._waiting or self._stopping:
                 self._wake.set()
+
+    async def _linger(self) -> None:
+        """Let the flush gather what is on its way: until two turns of the loop have brought nothing, at most LINGER_S.
+
+        Clients that answer each other's pace (HTTP on kept connections) would otherwise all wait for nobody.
+        """
+        until, held, quiet = time.monotonic() + LINGER_S, self._held, 0
+        while quiet < 2 and time.monotonic() < until:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self._held == held else 0
+            held = self._held
 
     async def _flush(self, waiting: dict[int, _Waiting]) -> None:
         failpoint("before-submit")
@@ -213,6 +224,7 @@ class Ingress:
 
     def _settle(self, number: int, waiting: _Waiting, refused: str) -> None:
         if not refused:
+            failpoint("before-ack")
             if not waiting.future.done():
                 waiting.future.set_result(None)
             return

@@ -70,8 +70,7 @@ def new_id() -> str:
     """A UUID of version 7 as text: 48 bits of time, then bits that never repeat within a process."""
     global _random
     _random = (_random + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    ms = time.time_ns() // 1_000_000
-    high, low = _random >> 52, _random & 0x3FFFFFFFFFFFFFFF | 0x8000000000000000
-    tail = f"{low:016x}"
-    head = f"{ms:012x}"
-    return f"{head[:8]}-{head[8:]}-7{high:03x}-{tail[:4]}-{tail[4:]}"
+    head = (time.time_ns() // 1_000_000) << 16 | 0x7000 | _random >> 52
+    tail = _random & 0x3FFFFFFFFFFFFFFF | 0x8000000000000000
+    text = (head << 64 | tail).to_bytes(16, "big").hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

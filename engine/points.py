@@ -29,6 +29,8 @@ from engine.wire import Argument, Wire, call, failed
 log = logging.getLogger("rulemill.points")
 
 WRITE_AT_MOST = 5000
+SMALL, GAP_S = 500, 0.005
+"""After a write of fewer points, the pause before the next one."""
 IN_MEMORY = 50_000
 """Points kept in memory for the writer; beyond them it reads the spool."""
 
@@ -161,6 +163,9 @@ class PointsWriter:
             self._queue.extendleft(reversed(pieces))
             raise
         self._held = max(0, self._held - count)
+        if count < SMALL:
+            # Under a trickle, every write is a transaction and two changes of threads: let a few points gather.
+            await asyncio.sleep(GAP_S)
         return True
 
     async def _catch_up(self, spool: _Spool) -> bool:

@@ -14,7 +14,8 @@ import msgspec
 from msgspec.structs import replace
 
 from engine import metrics
-from engine.effects import DEAD, DISCARDED, ENDED, PARKED, RETRIED, DeadLetter, Effects, ParkRequest, Step
+from engine.effects import DISCARDED, ENDED, RETRIED, Effects
+from engine.ends import Ends
 from engine.entries import Item, LaneItem
 from engine.errors import StateUnavailable
 from engine.failpoints import failpoint
@@ -70,6 +71,7 @@ class _Walk:
     def __init__(self, plan: Plan, view: View, trace: bool, room: Callable[[PlanNode], int] | None) -> None:
         self.plan, self.view, self.trace, self.room = plan, view, trace, room
         self.effects = Effects()
+        self.ends = Ends(self.effects, trace, view.now_ms)
         self.inboxes: list[list[Placed]] = [[] for _ in plan.nodes]
         self.mixed: list[bool] = [False] * len(plan.nodes)
         self.attempts: dict[tuple[int, str, str], tuple[int, int]] = {}
@@ -102,18 +104,18 @@ class _Walk:
         """Put an item where it starts: at the plan's start, at the node it stopped at, or through `resume`."""
         message = item.message
         if message.originator in self.held:
-            self._lane(position, LaneItem(message, item.resumed, item.attempts, item.since_ms), "")
+            self.ends.lane(position, LaneItem(message, item.resumed, item.attempts, item.since_ms), "")
             return
         if message.deployment != self.plan.deployment:
             message = replace(message, deployment=self.plan.deployment)
         where = self.plan.index.get(message.node, -1) if message.node else self.plan.start
         if where < 0:
             node = PlanNode(message.node, None, "", 0)  # type: ignore[arg-type]
-            self._dead(position, message, node, f"no node {message.node!r} in deployment {self.plan.deployment}")
+            self.ends.dead(position, message, node, f"no node {message.node!r} in deployment {self.plan.deployment}")
             return
         plan_node = self.plan.nodes[where]
         if message.hops > MAX_HOPS:
-            self._dead(position, message, plan_node, f"loop: came back more than {MAX_HOPS} times")
+            self.ends.dead(position, message, plan_node, f"loop: came back more than {MAX_HOPS} times")
             return
         if item.attempts >= TOO_OFTEN:
             self.last_try.add(position)
@@ -240,14 +242,14 @@ class _Walk:
             if i in out.failed:
                 gone.add(i)
                 if FAILURE not in plan_node.targets:
-                    self._dead(position, message, plan_node, out.failed[i], resumed)
+                    self.ends.dead(position, message, plan_node, out.failed[i], resumed)
             elif i in out.parked:
-                self._park(position, message, plan_node, out.parked[i])
+                self.ends.park(position, message, plan_node, out.parked[i])
             elif i in out.discarded:
-                self._step(position, message, plan_node, DISCARDED, out.discarded[i])
+                self.ends.step(position, message, plan_node, DISCARDED, out.discarded[i])
             elif i not in told:
                 gone.add(i)
-                self._dead(position, message, plan_node, "node gave no outcome", resumed)
+                self.ends.dead(position, message, plan_node, "node gave no outcome", resumed)
         return gone
 
     def _retries(
@@ -260,7 +262,7 @@ class _Walk:
         for i, (position, message) in enumerate(batch):
             retry = out.retried.get(i)
             if message.originator in held:
-                self._lane(position, LaneItem(replace(message, node=plan_node.name), resumed), "")
+                self.ends.lane(position, LaneItem(replace(message, node=plan_node.name), resumed), "")
                 out.failed.pop(i, None)
                 out.parked.pop(i, None)
                 gone.add(i)
@@ -279,8 +281,8 @@ class _Walk:
                 self.held.add(message.originator)
                 self.effects.retry_after_s[message.originator] = retry.after_s
                 waiting = replace(message, node=plan_node.name)
-                self._lane(position, LaneItem(waiting, resumed, attempts, since_ms), retry.reason)
-                self._step(position, message, plan_node, RETRIED, retry.reason)
+                self.ends.lane(position, LaneItem(waiting, resumed, attempts, since_ms), retry.reason)
+                self.ends.step(position, message, plan_node, RETRIED, retry.reason)
                 metrics.RETRIES.labels(plan_node.node.spec.kind).inc()
                 gone.add(i)
 
@@ -300,9 +302,9 @@ class _Walk:
         targets = plan_node.targets.get(relation)
         if self.trace:
             for i, message in pairs:
-                self._step(batch[i][0], message, plan_node, relation, error)
+                self.ends.step(batch[i][0], message, plan_node, relation, error)
                 if not targets:
-                    self._step(batch[i][0], message, plan_node, ENDED, "")
+                    self.ends.step(batch[i][0], message, plan_node, ENDED, "")
         if not targets:
             return False
         back = False
@@ -325,7 +327,7 @@ class _Walk:
         hopped = []
         for position, message in placed:
             if message.hops >= MAX_HOPS:
-                self._dead(position, message, plan_node, f"loop: came back more than {MAX_HOPS} times")
+                self.ends.dead(position, message, plan_node, f"loop: came back more than {MAX_HOPS} times")
             else:
                 hopped.append((position, replace(message, hops=message.hops + 1)))
         return hopped
@@ -335,39 +337,6 @@ class _Walk:
         if inbox and inbox[-1][0] > position:
             self.mixed[where] = True
         inbox.append((position, message))
-
-    def _park(self, position: int, message: Message, plan_node: PlanNode, park: Park) -> None:
-        kind = "call" if isinstance(plan_node.node, CallNode) else "answer" if park.command else "timer"
-        waiting = replace(message, node=plan_node.name, hops=message.hops + 1)
-        self.effects.parked.append((position, ParkRequest(waiting, kind, park.until_ms, park.command)))
-        self.effects.unfinished.add(position)
-        self._step(position, message, plan_node, PARKED, "")
-
-    def _lane(self, position: int, item: LaneItem, reason: str) -> None:
-        self.effects.lanes.append((position, item, reason))
-        self.effects.unfinished.add(position)
-
-    def _dead(
-        self, position: int, message: Message, plan_node: PlanNode, reason: str, resumed: Resumed | None = None
-    ) -> None:
-        letter = DeadLetter(
-            f"{message.id}{message.copy}:{message.hops}",
-            replace(message, node=plan_node.name),
-            plan_node.name,
-            plan_node.chain,
-            plan_node.chain_version,
-            reason,
-            self.view.now_ms,
-            resumed,
-        )
-        self.effects.dead.append((position, letter))
-        self.effects.failures.setdefault(position, f"{plan_node.name}: {reason}")
-        self._step(position, message, plan_node, DEAD, reason)
-
-    def _step(self, position: int, message: Message, plan_node: PlanNode, relation: str, error: str) -> None:
-        if self.trace:
-            kind = plan_node.node.spec.kind if plan_node.node is not None else ""
-            self.effects.steps.append((position, Step(message, plan_node.name, kind, relation, error)))
 
     def _count(self, plan_node: PlanNode, messages: int, started: float) -> None:
         kind = plan_node.node.spec.kind

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ from engine.batch import BatchRunner
 from engine.commit import Commit, Line
 from engine.deployments import Deployments, Plans
 from engine.entries import Item, UnknownEntryError, unpack_entry
-from engine.errors import Fenced, StateUnavailable
+from engine.errors import StateUnavailable
 from engine.failpoints import failpoint
-from engine.lanes import decode_lane
 from engine.lanework import due_lanes, run_lane
 from engine.leases import Leases, Owned
 from engine.message import now_ms
 from engine.node import Product
 from engine.outward import Outward
+from engine.ownership import ADJUST_EVERY_S, Ownership
 from engine.parked import Timers
 from engine.points import PointsWriter, following
 from engine.recovery import recover
@@ -45,7 +44,6 @@ MAX_BATCH_BYTES = 16 << 20
 READ_AT_LEAST, READ_AT_MOST = 4, 500
 """Entries asked of each partition, as long as the batch does not get too large by it."""
 BLOCK_MS = 250
-ADJUST_EVERY_S = 1.0
 STUCK_S = 60.0
 """A batch that takes longer is no progress, even while the loop turns."""
 
@@ -86,12 +84,12 @@ class Worker:
         self._deployed = Subscriber(
             parts.url, f"{parts.name}-deployed", ["rm:deployed"], lambda _, tenant: deployments.moved(tenant.decode())
         )
-        self._owned: dict[int, Owned] = {}
-        self._taking: set[int] = set()
-        """Partitions whose take-over is not finished: not to be given back as if all were in order."""
-        self._shunned: dict[int, float] = {}
+        self._ownership = Ownership(
+            parts.partitions, self._leases, self._side, self._timers, self._outward, self._writer,
+            lambda owned: recover(owned, self._side, self._process, self._bury),
+        )  # fmt: skip
+        self._owned = self._ownership.owned
         self._stopping = False
-        self._adjusted = 0.0
         self._busy_since = 0.0
         self._read_count = READ_AT_LEAST
         self._tasks: list[asyncio.Task[None]] = []
@@ -124,9 +122,7 @@ class Worker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         try:
-            for owned in list(self._owned.values()):
-                if owned.keys.number not in self._taking:
-                    await self._leases.release(owned)
+            await self._ownership.release_all()
         except RedisConnectionError as error:
             log.warning("leases are left to expire: %s", error)
         await asyncio.to_thread(self._leases.stop)
@@ -157,7 +153,7 @@ class Worker:
                     await self._commit(commits)
                     commits = {}
                 if not commits:
-                    await self._adjust()
+                    await self._ownership.adjust()
                     await self._lanes()
                 entries = await self._commit_and_read(commits)
                 commits = {}
@@ -176,8 +172,9 @@ class Worker:
 
     def _upkeep_due(self) -> bool:
         """Leases and lanes get their turn under load too; they need a moment without a batch in hand."""
-        if time.monotonic() - self._adjusted >= ADJUST_EVERY_S:
-            return True
+        return time.monotonic() - self._ownership.adjusted >= ADJUST_EVERY_S or self._lane_due()
+
+    def _lane_due(self) -> bool:
         return any(due_lanes(owned) for owned in self._owned.values() if owned.lanes)
 
     async def _forget_reads(self, commits: dict[int, Commit]) -> None:
@@ -214,8 +211,8 @@ class Worker:
         entries = self._entries(replies[-1])
         if entries or self._stopping:
             return entries
-        if pending:
-            # Lanes and leases get their turn before the wait.
+        if pending or self._lane_due():
+            # Lanes and leases get their turn before the wait, which Redis may stretch to a tenth of a second.
             return []
         return self._entries((await self._wire.execute([self._read_command(self._patience_ms())]))[0])
 
@@ -255,12 +252,12 @@ class Worker:
         for owned, id, fields in entries:
             number = owned.keys.number
             given[number] = given.get(number, 0) + 1
-            if number in self._shunned or len(items) >= MAX_BATCH or size >= MAX_BATCH_BYTES:
+            if number in self._ownership.shunned or len(items) >= MAX_BATCH or size >= MAX_BATCH_BYTES:
                 continue  # not in hand: the cursor stays before it, so it is read again
             try:
                 found = unpack_entry(fields)
             except UnknownEntryError as error:
-                self._shun(owned, id, error)
+                self._ownership.shun(owned, id, error)
                 continue
             items += found
             where += [number] * len(found)
@@ -289,11 +286,6 @@ class Worker:
                 return
             finally:
                 self._busy_since = 0.0
-
-    def _shun(self, owned: Owned, id: bytes, error: Exception) -> None:
-        """An entry that cannot be read blocks its partition: leave it, untouched, to a release that can."""
-        log.error("partition %d stops at entry %s: %s", owned.keys.number, id.decode(), error)
-        self._shunned[owned.keys.number] = time.monotonic() + 60.0
 
     # Commits
 
@@ -328,7 +320,7 @@ class Worker:
         if status == b"fenced":
             metrics.FENCED.inc()
             log.warning("partition %d has another owner", owned.keys.number)
-            self._disown(owned)
+            self._ownership.disown(owned)
             return
         owned.commit += 1
         for originator, lane in commit.lanes.items():
@@ -347,75 +339,6 @@ class Worker:
                 self._writer.add(owned, spooled, commit.points, commit.after_store)
         self._tail.publish(commit.steps)
 
-    # Partitions
-
-    async def _adjust(self) -> None:
-        """Drop what was lost, take what is free, let go of the surplus; between batches, once a second."""
-        for number in self._leases.lost():
-            if number in self._owned:
-                log.warning("partition %d: the lease was lost", number)
-                self._disown(self._owned[number])
-        now = time.monotonic()
-        for number, until in list(self._shunned.items()):
-            if number in self._owned:
-                await self._give_back(self._owned[number])
-            if until < now:
-                del self._shunned[number]
-        if now - self._adjusted < ADJUST_EVERY_S:
-            return
-        self._adjusted = now
-        share = self._leases.share()
-        surplus = len(self._owned) - share
-        for owned in list(self._owned.values())[: max(surplus, 0)]:
-            await self._give_back(owned)
-        if surplus >= 0:
-            return
-        count = self._parts.partitions
-        free = [number for number in range(count) if number not in self._owned and number not in self._shunned]
-        random.shuffle(free)
-        wanted = -surplus
-        while free and wanted > 0:
-            asked, free = free[:wanted], free[wanted:]
-            for owned in await self._leases.take(asked):
-                wanted -= 1
-                await self._own(owned)
-
-    async def _own(self, owned: Owned) -> None:
-        """Take a partition over. Half a take-over is none: its lease runs out, and the next owner begins again."""
-        self._taking.add(owned.keys.number)
-        try:
-            await self._take_over(owned)
-        except (RedisConnectionError, UnknownEntryError, Fenced) as error:
-            log.error("partition %d is not taken over: %s", owned.keys.number, error)
-            self._disown(owned)
-        self._taking.discard(owned.keys.number)
-
-    async def _take_over(self, owned: Owned) -> None:
-        keys = owned.keys
-        flat = (await self._side.execute([("HGETALL", keys.lanes)]))[0]
-        for i in range(0, len(flat), 2):
-            lane = decode_lane(flat[i + 1])
-            lane.length = (await self._side.execute([("LLEN", keys.lane(flat[i].decode()))]))[0]
-            owned.lanes[flat[i].decode()] = lane
-        self._owned[keys.number] = owned
-        self._writer.own(owned)
-        if not owned.clean:
-            log.warning("partition %d: its last owner died; recovering", keys.number)
-            await recover(owned, self._side, self._process, self._bury)
-        await self._timers.own(owned)
-
-    def _disown(self, owned: Owned) -> None:
-        number = owned.keys.number
-        self._owned.pop(number, None)
-        self._leases.drop(owned)
-        self._timers.disown(number)
-        self._outward.disown(number)
-        self._writer.disown(number)
-
-    async def _give_back(self, owned: Owned) -> None:
-        self._disown(owned)
-        await self._leases.release(owned)
-
     # Recovery and lanes run single partitions
 
     async def _process(self, owned: Owned, items: list[Item], next_id: bytes, lines: list[Line]) -> None:
@@ -425,18 +348,14 @@ class Worker:
         commit = commits[owned.keys.number]
         commit.lines += lines
         await self._commit(commits)
-        self._still_ours(owned)
+        self._ownership.still_ours(owned)
 
     async def _bury(self, owned: Owned, item: Item, reason: str, next_id: bytes, lines: list[Line]) -> None:
         """Dead-letter an item unrun."""
         commit = Commit(owned, next_id, list(lines))
         self._runner.bury_unrun(commit, item, reason)
         await self._commit({owned.keys.number: commit})
-        self._still_ours(owned)
-
-    def _still_ours(self, owned: Owned) -> None:
-        if self._owned.get(owned.keys.number) is not owned:
-            raise Fenced(owned.keys.number)
+        self._ownership.still_ours(owned)
 
     async def _lanes(self) -> None:
         """Run the lanes that are due."""

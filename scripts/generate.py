@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from api.bootstrap import bootstrap_schema
 from api.cli.serve import up
 from chains.schema import DIALECT, chain_schema
-from engine.config import LISTENERS, Settings
+from engine.config import LISTENERS, OTHER_VARIABLES, Settings
 from nodes.catalogue import Catalogue
 from nodes.fields import fields
 from nodes.pages import catalogue_page, table
@@ -58,6 +58,11 @@ def node_pages() -> str:
     return SOURCE.format("nodes/") + catalogue_page(Catalogue())
 
 
+OTHERS_INTRODUCTION = """
+## Other variables
+"""
+
+
 def settings_page() -> str:
     """docs/settings.md."""
     flags = {option.name: option.opts[0] for option in up.params}
@@ -79,6 +84,8 @@ def settings_page() -> str:
             table(("setting", "variable", "flag", "default", "is", "means"), settings),
             LISTENERS_INTRODUCTION,
             table(("key", "port", "speaks", "variables", "flag"), doors),
+            OTHERS_INTRODUCTION,
+            table(("variable", "means"), [(_code(name), text) for name, text in OTHER_VARIABLES.items()]),
         )
     )
 

@@ -96,7 +96,7 @@ def show(server: Server, id: str, as_json: bool) -> None:
 @click.option("--from-start", is_flag=True, help="From the start of the root chain, not from the node it failed at.")
 @with_server()
 def redrive(server: Server, ids: tuple[str, ...], every: bool, from_start: bool) -> None:
-    """Run messages again on what is deployed now; what fails again is a new dead letter.
+    """Run messages again on what is deployed now; what fails again comes back here.
 
     \b
     Examples:

@@ -48,14 +48,13 @@ class Driver:
     def _allowed(self):
         return self.counters[LIMIT] - self.counters[SENT]
 
-    async def closed(self, seconds, window, devices=0):
+    async def closed(self, seconds, window):
         """Keep up to `window` messages of each device unanswered, as long as LIMIT lets more be sent."""
         begun = self._begin()
-        chosen = self.devices[: devices or None]
         self._window = window
         end = self.clock() + seconds
         while (now := self.clock()) < end:
-            for device in chosen:
+            for device in self.devices:
                 room = min(device.room(window), self._allowed())
                 if room > 0 and not device.closed:
                     device.publish(room, now)

@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -28,7 +28,13 @@ BUSY_TIMEOUT_S: Final = 10.0
 DELETE_SLICE: Final = 20_000
 """Points deleted in one transaction, so that writers get in between."""
 
-_UPSERT = "INSERT OR REPLACE INTO ts_kv(device, key, ts, kind, value, lat, lon) VALUES (?,?,?,?,?,?,?)"
+ROWS_A_STATEMENT: Final = 100
+"""A statement of many rows lets go of the interpreter once, not once a row: a third of the time, and no convoy of
+threads that wait for each other."""
+
+_UPSERT = "INSERT OR REPLACE INTO ts_kv(device, key, ts, kind, value, lat, lon) VALUES "
+_NOWHERE = (None, None)
+_PLAIN, _PLACED = "(?,?,?,?,?,NULL,NULL)", "(?,?,?,?,?,?,?)"
 _KEYS = """
 WITH RECURSIVE walk(key) AS (
   SELECT min(key) FROM ts_kv WHERE device = ?1
@@ -184,7 +190,9 @@ class SqliteTimeseries:
             device_id, key_id, fresh = self._names.resolver(db)
             # Keyed first: of points for the same place the last stands, and the sort never compares values.
             rows = {(device_id(point.tenant, point.device), key_id(point.key), point.ts_ms): row for point, row in kept}
-            db.executemany(_UPSERT, [place + rows[place] for place in sorted(rows)])
+            places = sorted(rows)
+            _insert(db, _PLAIN, [place + rows[place][:2] for place in places if rows[place][2:] == _NOWHERE])
+            _insert(db, _PLACED, [place + rows[place] for place in places if rows[place][2:] != _NOWHERE])
         self._names.learn(fresh)  # only now: the ids of a transaction that fell are nobody's
         return refused
 
@@ -277,3 +285,13 @@ def _rest(start_ms: int, end_ms: int, key: str, newest_first: bool, behind: curs
     if newest_first:
         return start_ms, min(end_ms, behind.ts_ms + 1 if at_it_too else behind.ts_ms)
     return max(start_ms, behind.ts_ms if at_it_too else behind.ts_ms + 1), end_ms
+
+
+def _insert(db: sqlite3.Connection, values: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    whole = len(rows) - len(rows) % ROWS_A_STATEMENT
+    if whole:
+        many = _UPSERT + ",".join([values] * ROWS_A_STATEMENT)
+        for i in range(0, whole, ROWS_A_STATEMENT):
+            db.execute(many, list(chain.from_iterable(rows[i : i + ROWS_A_STATEMENT])))
+    if whole < len(rows):
+        db.executemany(_UPSERT + values, rows[whole:])

@@ -31,7 +31,8 @@ class Door:
     def __init__(self, proxy: Proxy, through: str, direct: str) -> None:
         self.proxy = proxy
         self.wire = Wire(through, "ingress")
-        self.ingress = Ingress(self.wire, PARTITIONS, Limits(entries=50))
+        self.limits = Limits()
+        self.ingress = Ingress(self.wire, PARTITIONS, self.limits)
         self.client = redis.Redis.from_url(direct)
 
     async def stored(self) -> list[int]:
@@ -85,6 +86,7 @@ async def test_order_holds_through_cuts(door: Door) -> None:
 
 
 async def test_what_is_refused_is_not_stored_and_nothing_behind_overtakes_it(door: Door) -> None:
+    door.limits.entries = 50
     outcomes: dict[int, bool] = {}
     n = 0
     while sum(not ok for ok in outcomes.values()) < 3:
@@ -105,6 +107,8 @@ async def test_what_is_refused_is_not_stored_and_nothing_behind_overtakes_it(doo
 
 
 async def test_the_door_opens_again_when_there_is_room(door: Door) -> None:
+    door.limits.entries = 50
+
     async def refused() -> bool:
         try:
             await door.ingress.submit([message("d", 0)])

@@ -21,6 +21,11 @@ class Proxy:
         self._flow = asyncio.Event()
         self._flow.set()
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._writers) // 2
+
     def lose_reply_to(self, marker: bytes) -> None:
         """Let the next request that contains `marker` pass, then cut its connection instead of giving the reply."""
         self._drop_after = marker

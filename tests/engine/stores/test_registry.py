@@ -1,0 +1,159 @@
+"""Tenants, products, devices, credentials: what may exist beside what, and who is found by what."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+import redis.asyncio as redis
+
+from engine.errors import BadInput, Conflict, NotFound
+from engine.node import Product
+from engine.stores.registry import (
+    ACCESS_TOKEN,
+    CHANNEL,
+    CT_TOKEN,
+    MQTT_BASIC,
+    RESERVED_TENANTS,
+    Credential,
+    Device,
+    Registry,
+    Tenant,
+    digest,
+)
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest_asyncio.fixture
+async def client(redis_url: str) -> AsyncIterator[redis.Redis]:
+    made = redis.Redis.from_url(redis_url)
+    yield made
+    await made.aclose()
+
+
+@pytest_asyncio.fixture
+async def registry(client: redis.Redis) -> Registry:
+    made = Registry(client)
+    for name in ("acme", "other"):
+        await made.put_tenant(Tenant(name=name))
+    return made
+
+
+def token(value: str) -> Credential:
+    return Credential(kind=ACCESS_TOKEN, value=value)
+
+
+@pytest.mark.spec("G-6")
+@pytest.mark.parametrize("name", [*sorted(RESERVED_TENANTS), "", "a/b", "a{b}", "-a", "a" * 65, "a\nb"])
+async def test_names_that_no_tenant_may_have(registry: Registry, name: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        await registry.put_tenant(Tenant(name=name))
+    assert caught.value.pointer == "/name"
+
+
+@pytest.mark.spec("G-6")
+@pytest.mark.parametrize("value", ["provision", "", "a/b", "a?b", "a#b", "a+b", "a" * 65])
+async def test_tokens_that_no_device_may_have(registry: Registry, value: str) -> None:
+    with pytest.raises(BadInput):
+        await registry.put_device(Device(id="", tenant="acme", name="d"), [token(value)])
+    with pytest.raises(NotFound):
+        await registry.device("acme", "d")
+
+
+@pytest.mark.spec("G-6")
+@pytest.mark.parametrize("external", ["devices", "gateway", "a/b", "a+b", "a#b", "a?b", "a:b"])
+async def test_external_ids_that_would_collide_with_topics_and_paths(registry: Registry, external: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        await registry.put_device(Device(id="", tenant="acme", name="d", external_id=external))
+    assert caught.value.pointer == "/external_id"
+
+
+@pytest.mark.spec("G-13", "G-15")
+async def test_one_device_holds_credentials_of_several_dialects(registry: Registry) -> None:
+    device = await registry.put_device(
+        Device(id="", tenant="acme", name="d", external_id="X1"),
+        [token("T1"), Credential(kind=CT_TOKEN, value="T2"), Credential(kind=MQTT_BASIC, username="u", value="p")],
+    )
+    for kind, parts in ((ACCESS_TOKEN, ("T1",)), (CT_TOKEN, ("X1", "T2")), (MQTT_BASIC, ("", "u", "p"))):
+        found = await registry.find_credential(f"{kind}:{digest(kind, *parts)}")
+        assert found is not None
+        assert found.id == device.id
+
+
+async def test_tokens_are_nowhere_in_redis(registry: Registry, client: redis.Redis) -> None:
+    await registry.put_device(Device(id="", tenant="acme", name="d"), [token("very-secret-token")])
+    for key in await client.keys("*"):
+        assert b"very-secret-token" not in await client.dump(key)
+
+
+async def test_what_belongs_to_another_device_is_a_conflict(registry: Registry) -> None:
+    await registry.put_device(Device(id="one", tenant="acme", name="d", external_id="X"), [token("T")])
+    for device, credentials in (
+        (Device(id="two", tenant="acme", name="d"), []),
+        (Device(id="two", tenant="other", name="e", external_id="X"), []),
+        (Device(id="two", tenant="other", name="e"), [token("T")]),
+        (Device(id="one", tenant="other", name="e"), []),
+    ):
+        with pytest.raises(Conflict):
+            await registry.put_device(device, credentials)
+    assert await registry.find_device("two") is None
+    await registry.put_device(Device(id="two", tenant="other", name="d"))
+
+
+async def test_a_changed_device_leaves_nothing_behind(registry: Registry) -> None:
+    await registry.put_device(Device(id="one", tenant="acme", name="old", external_id="X"), [token("T")])
+    await registry.put_device(Device(id="one", tenant="acme", name="new"), [token("U")])
+    assert await registry.find_credential(f"{ACCESS_TOKEN}:{digest(ACCESS_TOKEN, 'T')}") is None
+    assert await registry.find_external("X") is None
+    assert [device.name for device in await registry.devices("acme")] == ["new"]
+    await registry.put_device(Device(id="two", tenant="acme", name="old", external_id="X"), [token("T")])
+
+
+async def test_a_deleted_device_is_found_by_nothing(registry: Registry) -> None:
+    await registry.put_device(Device(id="one", tenant="acme", name="d", external_id="X"), [token("T")])
+    await registry.delete_device("acme", "d")
+    assert await registry.find_device("one") is None
+    assert await registry.find_external("X") is None
+    assert await registry.find_credential(f"{ACCESS_TOKEN}:{digest(ACCESS_TOKEN, 'T')}") is None
+    with pytest.raises(NotFound):
+        await registry.delete_device("acme", "d")
+
+
+async def test_tenants_see_their_own_devices_and_products_only(registry: Registry) -> None:
+    await registry.put_device(Device(id="one", tenant="acme", name="d", external_id="X"))
+    await registry.put_product(Product(id="p", tenant="acme"))
+    for name in ("one", "d", "X"):
+        with pytest.raises(NotFound):
+            await registry.device("other", name)
+    with pytest.raises(NotFound):
+        await registry.product("other", "p")
+    with pytest.raises(Conflict):
+        await registry.put_product(Product(id="p", tenant="other"))
+    with pytest.raises(NotFound):
+        await registry.put_device(Device(id="two", tenant="other", name="e", product="p"))
+
+
+async def test_devices_are_paged_by_name(registry: Registry) -> None:
+    for n in range(25):
+        await registry.put_device(Device(id="", tenant="acme", name=f"d{n:02}"))
+    names: list[str] = []
+    while page := await registry.devices("acme", limit=10, after=names[-1] if names else ""):
+        names += [device.name for device in page]
+    assert names == [f"d{n:02}" for n in range(25)]
+
+
+async def test_every_change_is_told_with_a_running_number(registry: Registry, client: redis.Redis) -> None:
+    async with client.pubsub() as heard:
+        await heard.subscribe(CHANNEL)
+        await registry.put_device(Device(id="one", tenant="acme", name="d"))
+        await registry.put_secret("acme", "KEY", "v")
+        told = []
+        while len(told) < 2:
+            message = await heard.get_message(ignore_subscribe_messages=True, timeout=5)
+            if message is not None:
+                told.append(message["data"].decode().split(" ", 2))
+    assert [what[1:] for what in told] == [["device", "one"], ["secret", "acme"]]
+    assert int(told[1][0]) == int(told[0][0]) + 1
+    assert await registry.secrets("acme") == {"KEY": "v"}
