@@ -140,6 +140,7 @@ async def run_api(
     from api.flow.tailing import TailHub
     from api.intake import Intake
     from api.live import Live
+    from api.transports import http_chunks
     from api.transports.http import Asgi, Front
     from api.transports.mqtt.dialect import MqttDialect, Peer
     from api.transports.mqtt.packets import Connect
@@ -153,8 +154,10 @@ async def run_api(
     from engine.metric_board import MetricPin
     from engine.replies import Replies
     from engine.stores.alarm_store import AlarmStore
+    from engine.stores.answers import Answers
     from engine.stores.attribute_store import Attributes
     from engine.stores.commands import Commands
+    from engine.stores.firmware import Firmware
     from engine.stores.sqlite import SqliteTimeseries
     from engine.watch import Progress
     from engine.wire import Wire
@@ -179,9 +182,12 @@ async def run_api(
         store = SqliteTimeseries(settings.folder() / "telemetry.db")
         await store.open()
         stack.push_async_callback(store.close)
+        firmware = Firmware(client)
+        http_chunks.install()
         cloudthing = CloudThing(
-            url, auth=auth, registry=registry, intake=intake, replies=replies, commands=commands, live=live
-        )
+            url, auth=auth, registry=registry, intake=intake, replies=replies, commands=commands, live=live,
+            answers=Answers(side, partitions), firmware=firmware,
+        )  # fmt: skip
         tb_parts = ThingsBoardParts(
             auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live
         )
@@ -191,7 +197,7 @@ async def run_api(
                 wire=side, redis=client, partitions=partitions, ingress=ingress, replies=replies, registry=registry,
                 repository=repository, catalogue=catalogue, commands=commands,
                 dead_letters=DeadLetters(side, partitions), attributes=attributes,
-                alarms=AlarmStore(side, partitions), store=store, tail=tail,
+                alarms=AlarmStore(side, partitions), store=store, tail=tail, firmware=firmware,
                 tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),
                 stamp=intake.stamp, checks={"door": lambda: ingress.closed_reason},
             )

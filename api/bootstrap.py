@@ -81,13 +81,14 @@ def bootstrap_schema() -> dict[str, Any]:
     text = {"type": "string"}
     product = {
         "type": "object",
-        "description": "A product; every other key is a facet, as `transform` and `protobuf` are.",
+        "description": "A product; every other key is a facet, as `transform`, `events` and `protobuf` are.",
         "required": ["id", "tenant"],
         "properties": {
             "id": text,
             "tenant": text,
             "name": text,
             "transform": {"type": "object", "description": "The transform function: `{lang, source}`."},
+            "events": {"type": "object", "description": "Functions that answer events: `{event id: {lang, source}}`."},
             "protobuf": {"type": "object", "description": "`{descriptor_set_b64, message}`."},
             **dict(zip(FACETS, networks, strict=True)),
         },

@@ -17,6 +17,9 @@ from engine.leases import Owned
 from engine.message import Message, Point, now_ms
 from engine.outcomes import Command, Hint, Index, Reply, Write
 from engine.redis_scripts import COMMIT
+from engine.stores.answers import KEEP_MS as KEEP_ANSWERS_MS
+from engine.stores.answers import MAX_A_DEVICE as MAX_ANSWERS
+from engine.stores.answers import Kept
 from engine.stores.commands import MAX_A_DEVICE, Queued
 from engine.wire import Argument, call
 
@@ -109,6 +112,12 @@ def _writes(commits: dict[int, Commit], where: Sequence[int], effects: Effects) 
         elif isinstance(effect, Reply):
             if message.reply_to:
                 commit.lines.append(notice(message.reply_to, "reply", effect.data, effect.error))
+                name = message.reply_to.split("/", 2)[2:]
+                if name and not effect.error:
+                    blob = encode(Kept(name[0], effect.data, message.ts_ms, now_ms()))
+                    commit.lines.append(
+                        ("@answer", keys.answers(message.originator), message.id, blob, MAX_ANSWERS, KEEP_ANSWERS_MS)
+                    )
         else:
             _queue(commit, message, effect, "")
     for (partition, key), values in fields.items():
@@ -201,5 +210,5 @@ def _tell_end(commit: Commit, position: int, message: Message, effects: Effects,
 
 def notice(reply_to: str, kind: str, data: object, error: str) -> Line:
     """Tell a waiting caller something: `kind` is "reply" (the answer) or "end" (every copy has ended)."""
-    process, _, number = reply_to.partition("/")
+    process, number = reply_to.split("/", 2)[:2]
     return ("PUBLISH", f"rm:reply:{process}", encode((number, kind, data, error)))

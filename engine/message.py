@@ -37,7 +37,10 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=Tr
     """Which copy of the message this is: "" for the first, ".1", ".1.2" for what fan-outs made."""
     hops: int = 0
     reply_to: str = ""
-    """Where a waiting caller listens, `<process>/<call>`; empty when nobody waits."""
+    """Where a waiting caller listens, `<process>/<call>`; empty when nobody waits.
+
+    With a name behind it, `<process>/<call>/<name>`, the answer is also kept for the originator (stores/answers.py).
+    """
     awaited: bool = False
     """The caller also wants to be told when every copy has ended."""
     trace: str = ""

@@ -96,6 +96,14 @@ class Keys:
         """Hash of a device's queued and open commands: id to record."""
         return f"{self.prefix}cmd:{device}"
 
+    def given_command(self, device: str, id: int) -> str:
+        """Record of a command that a session was given a moment ago."""
+        return f"{self.prefix}given:{device}:{id}"
+
+    def answers(self, device: str) -> str:
+        """Hash of the answers that are kept for a device: id of the message that asked to record."""
+        return f"{self.prefix}ans:{device}"
+
 
 @lru_cache(maxsize=8)
 def all_keys(count: int) -> tuple[Keys, ...]:

@@ -19,6 +19,7 @@ from nodes.create_alarm import CreateAlarm
 from nodes.decode import Decode
 from nodes.delay import Delay
 from nodes.delete_keys import DeleteKeys
+from nodes.event_function import EventFunction
 from nodes.filter import Filter
 from nodes.forward_http import ForwardHttp
 from nodes.forward_mqtt import ForwardMqtt
@@ -30,6 +31,7 @@ from nodes.rename_keys import RenameKeys
 from nodes.rpc_reply import RpcReply
 from nodes.rpc_request import RpcRequest
 from nodes.save_attributes import SaveAttributes
+from nodes.save_event import SaveEvent
 from nodes.save_timeseries import SaveTimeseries
 from nodes.script import ScriptNode
 from nodes.switch import Switch
@@ -48,6 +50,8 @@ BUILTIN: Final[tuple[type[Node], ...]] = (
     DeleteKeys,
     SaveTimeseries,
     SaveAttributes,
+    SaveEvent,
+    EventFunction,
     CreateAlarm,
     ClearAlarm,
     RpcReply,

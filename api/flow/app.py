@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib import metadata
 from typing import Any, Final
 
 import msgspec
-from quart import Quart, Response, request
+from quart import Quart, Request, Response, request
 
 from api.flow import openapi
-from api.flow.operation import Answer, Call, Operation, Parts, token_digest
+from api.flow.operation import MAX_BODY_BYTES, Answer, Call, Operation, Parts, token_digest
 from api.flow.operations import OPERATIONS
 from api.flow.problems import MEDIA, Unauthorized, problem_of
 from chains.wording import explain_conversion
 from engine.errors import BadInput
 from nodes.codecs.values import decode_json
-
-MAX_BODY_BYTES: Final = 4 << 20
-"""A chain of 1 MiB with its state and message for a dry run; everything else is far smaller."""
 
 JSON: Final = "application/json"
 
@@ -29,10 +27,28 @@ View = Callable[..., Awaitable[Response]]
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
+_LARGER: Final = [
+    (operation.method, re.compile(re.sub(r"{\w+}", "[^/]+", operation.path) + "/?"), operation.max_body_bytes)
+    for operation in OPERATIONS
+    if operation.max_body_bytes != MAX_BODY_BYTES
+]
+"""Operations that take larger bodies than all others."""
+
+
+class _Request(Request):
+    """A request whose body is cut at the size that its operation takes: Quart has one for all."""
+
+    def __init__(self, method: str, scheme: str, path: str, *rest: Any, **options: Any) -> None:
+        options["max_content_length"] = next(
+            (size for name, place, size in _LARGER if name == method and place.fullmatch(path)), MAX_BODY_BYTES
+        )
+        super().__init__(method, scheme, path, *rest, **options)
+
+
 def create_app(parts: Parts) -> Quart:
     """The application. It starts and stops nothing: that is the composition root's."""
     app = Quart(__name__, static_folder=None, template_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.request_class = _Request
     # A redirect would cost clients their method or body (G-27).
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
@@ -120,6 +136,8 @@ def _body(operation: Operation, data: bytes) -> Any:
     """The body as the operation's type; JSON whatever its Content-Type says (G-27)."""
     if not data and operation.body_optional:
         return None
+    if operation.body is bytes:
+        return data
     value = decode_json(data)
     try:
         return msgspec.convert(value, operation.body)

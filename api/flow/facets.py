@@ -8,13 +8,16 @@ from api.networks import check_networks
 from engine.errors import BadInput, Finding, ScriptError
 from engine.sandbox.script import LANGS, check_script
 from nodes.codecs.formats import proto_codec
+from nodes.codecs.values import pointer_step
 
 
 def check_facets(facets: dict[str, Any]) -> list[Finding]:
-    """Everything wrong with `transform`, `protobuf` and what networks have; pointers relative to the facets."""
+    """Everything wrong with functions, `protobuf` and what networks have; pointers relative to the facets."""
     found: list[Finding] = []
     if facets.get("transform") is not None:
-        found += _transform(facets["transform"])
+        found += _function(facets["transform"], "/transform")
+    if facets.get("events") is not None:
+        found += _events(facets["events"])
     if facets.get("protobuf") is not None:
         try:
             proto_codec(facets["protobuf"])
@@ -23,24 +26,30 @@ def check_facets(facets: dict[str, Any]) -> list[Finding]:
     return found + check_networks(facets)
 
 
-def _transform(facet: Any) -> list[Finding]:
+def _events(facet: Any) -> list[Finding]:
     if not isinstance(facet, dict):
-        return [Finding("/transform", "must be an object with lang and source")]
+        return [Finding("/events", "must be an object of functions by event id")]
+    return [found for id, function in facet.items() for found in _function(function, "/events" + pointer_step(id))]
+
+
+def _function(facet: Any, place: str) -> list[Finding]:
+    if not isinstance(facet, dict):
+        return [Finding(place, "must be an object with lang and source")]
     found = [
-        Finding(f"/transform/{key}", f"unknown key {key!r} (known: 'lang', 'source')")
+        Finding(place + pointer_step(key), f"unknown key {key!r} (known: 'lang', 'source')")
         for key in facet
         if key not in ("lang", "source")
     ]
     lang, source = facet.get("lang", "lua"), facet.get("source")
     if lang not in LANGS:
-        found.append(Finding("/transform/lang", f"must be one of {', '.join(LANGS)}"))
+        found.append(Finding(place + "/lang", f"must be one of {', '.join(LANGS)}"))
     if isinstance(source, list) and all(isinstance(line, str) for line in source):
         source = "\n".join(source)
     if not isinstance(source, str) or not source.strip():
-        found.append(Finding("/transform/source", "must be the text of the function, or a list of its lines"))
+        found.append(Finding(place + "/source", "must be the text of the function, or a list of its lines"))
     elif lang in LANGS:
         try:
             check_script(lang, source)
         except ScriptError as error:
-            found.append(Finding("/transform/source", str(error)))
+            found.append(Finding(place + "/source", str(error)))
     return found

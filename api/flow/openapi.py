@@ -20,6 +20,7 @@ PLACES: Final[dict[str, dict[str, Any]]] = {
     "tenant": {"description": "Name of the tenant."},
     "device": {"description": "Id, name or external id of the device; for PUT the id."},
     "product": {"description": "Id of the product."},
+    "firmware": {"description": "Id of the firmware image."},
     "chain": {"description": "Name of the chain."},
     "alarm": {"description": "Id of the alarm."},
     "letter": {"description": "Id of the dead letter."},
@@ -86,9 +87,10 @@ def _operation(
     if parameters:
         made["parameters"] = parameters
     if body is not None:
+        raw = operation.body is bytes
         made["requestBody"] = {
             "required": not operation.body_optional,
-            "content": {"application/json": {"schema": body}},
+            "content": {"application/octet-stream": {}} if raw else {"application/json": {"schema": body}},
         }
     responses = {str(status): _answer(status, schema, operation.media) for status, schema in answers.items()}
     for status in operation.failures():

@@ -19,11 +19,14 @@ from engine.replies import Replies
 from engine.stores.alarm_store import AlarmStore
 from engine.stores.attribute_store import Attributes
 from engine.stores.commands import Commands
+from engine.stores.firmware import Firmware
 from engine.stores.registry import Registry
 from engine.stores.timeseries import Timeseries
 from engine.wire import Wire
 
 BASE: Final = "/flow/v1"
+MAX_BODY_BYTES: Final = 4 << 20
+"""A chain of 1 MiB with its state and message for a dry run; everything else is far smaller."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +47,7 @@ class Parts:
     alarms: AlarmStore
     store: Timeseries
     tail: TailHub
+    firmware: Firmware
     tokens: frozenset[str]
     """SHA-256 of the operator tokens that are accepted, in hex (`token_digest`)."""
     stamp: Callable[[str], int] = lambda device: now_ms()
@@ -105,7 +109,8 @@ class Operation:
     query: type | None = None
     """A struct whose fields are the query parameters; a list may be given several times."""
     body: Any = None
-    """Type of the JSON body; None: there is none."""
+    """Type of the JSON body, `bytes` for one that is taken as it is; None: there is none."""
+    max_body_bytes: int = MAX_BODY_BYTES
     body_optional: bool = False
     problems: tuple[int, ...] = ()
     """Problems besides those that follow from the rest."""

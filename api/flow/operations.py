@@ -11,6 +11,7 @@ from api.flow import (
     dead_letters,
     devices,
     dry_run,
+    firmware,
     messages,
     points,
     products,
@@ -25,6 +26,7 @@ from api.flow.operation import Operation
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *tenants.OPERATIONS,
     *products.OPERATIONS,
+    *firmware.OPERATIONS,
     *devices.OPERATIONS,
     *attributes.OPERATIONS,
     *points.OPERATIONS,

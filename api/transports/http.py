@@ -30,6 +30,7 @@ from api.transports.http_exchange import (
     Stream,
     TooLarge,
 )
+from api.transports.http_feed import Feed
 from engine.errors import BadInput, Refused
 
 log = logging.getLogger("rulemill.http")
@@ -41,7 +42,7 @@ JSON: Final[Header] = (b"content-type", b"application/json")
 _STORAGE_AWAY: Final = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
 
 
-Handler = Callable[[Request, dict[str, str]], Awaitable[Response | Stream]]
+Handler = Callable[[Request, dict[str, str]], Awaitable[Response | Stream | Feed]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,9 @@ class Front:
         self._held = Held(frozenset(trusted_proxies))
 
     def drain(self) -> None:
-        """Let requests that wait end with 503, so that their clients ask another process."""
+        """Let requests that wait end with 503, so that their clients ask another process, and end all feeds."""
+        for end in list(self._held.open):
+            end()
         for future in list(self._held.waiting):
             if not future.done():
                 future.set_exception(Refused("the server stops"))
@@ -149,6 +152,8 @@ class Front:
             answer = await _run(surface, place, request)
             if isinstance(answer, Response):
                 await _answer(answer, cors, send)
+            elif isinstance(answer, Feed):
+                await answer.serve(cors, request, send)
             else:
                 await _stream(answer, cors, request, send)
         except Gone:
@@ -188,7 +193,7 @@ def _tree(surface: Surface) -> _Place:
     return root
 
 
-async def _run(surface: Surface, place: _Place | None, request: Request) -> Response | Stream:
+async def _run(surface: Surface, place: _Place | None, request: Request) -> Response | Stream | Feed:
     """The handler's answer, or the error it raised in the surface's shape."""
     if place is None:
         return surface.error(request, 404, "Not Found")
@@ -270,6 +275,7 @@ __all__ = [
     "FALLBACK_ROOTS",
     "JSON",
     "Asgi",
+    "Feed",
     "Front",
     "Gone",
     "Handler",

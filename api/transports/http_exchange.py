@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -30,6 +31,8 @@ class Held:
     trusted_proxies: frozenset[str] = frozenset()
     waiting: set[asyncio.Future[Any]] = field(default_factory=set)
     """Requests that wait for something to happen."""
+    open: set[Callable[[], None]] = field(default_factory=set)
+    """What ends the answers that go on."""
     body_bytes: int = 0
     """Bytes of bodies that came in more than one piece."""
 
@@ -200,6 +203,11 @@ class Request:
         await self.gone()
         if not ended.done():
             ended.set_exception(Gone())
+
+    def keep(self, end: Callable[[], None]) -> Callable[[], None]:
+        """Have `end` called when the server stops; returns what takes that back."""
+        self._held.open.add(end)
+        return partial(self._held.open.discard, end)
 
     async def gone(self) -> None:
         """Return when the client has gone away. What it still sends is dropped."""

@@ -170,6 +170,10 @@ class _Hypercorn:
         self._config.backlog = BACKLOG
         secure, plain = (list(sockets), []) if tls else ([], list(sockets))
         self._sockets = Sockets(secure, plain, [])
+        for each in sockets:
+            # Hypercorn waits for ever for a client that does not read; what is accepted here inherits this.
+            if each.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(deadlines.write_stall_s * 1000))
         self._app = _Tagged(key, app, deadlines)
         self._stop = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None

@@ -9,6 +9,7 @@
 --       4.. commands: argument count, then the arguments. Plain Redis commands, or
 --           @points <blob>                                               spool a batch of points
 --           @command <cmd key> <tenant> <device> <blob> <expires ms> <most>   queue a command, numbered per device
+--           @answer <answers key> <message id> <blob> <most> <keep ms>   keep the first answer to a message
 -- Returns {"ok", id of the spooled points or ""} | {"done", ""} for a repeat | {"fenced", ""}
 -- Additions first, trim last: at maxmemory Redis refuses the first write or none. No command may err in the middle:
 -- the list comes from commit.py alone, a closed set, on keys that only we write.
@@ -44,6 +45,16 @@ while at <= #ARGV do
     local left = expires - (tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000))
     if ttl < left then redis.call('PEXPIRE', key, math.max(left, 1)) end
     redis.call('PUBLISH', 'rm:bus', cmsgpack.pack({'command', tenant, device, id}))
+  elseif name == '@answer' then
+    local key, most = ARGV[at + 2], tonumber(ARGV[at + 5])
+    if redis.call('HSETNX', key, ARGV[at + 3], ARGV[at + 4]) == 1 and redis.call('HLEN', key) > most then
+      local oldest
+      for _, known in ipairs(redis.call('HKEYS', key)) do
+        if not oldest or known < oldest then oldest = known end
+      end
+      redis.call('HDEL', key, oldest)
+    end
+    redis.call('PEXPIRE', key, ARGV[at + 6])
   else
     redis.call(unpack(ARGV, at + 1, at + count))
   end

@@ -6,6 +6,7 @@ arrive stands here, and is read whenever a device (re)connects.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,9 @@ from engine.wire import Argument, Wire, call
 
 MAX_A_DEVICE: Final = 100
 KEEP_MS: Final = 86_400_000
+GIVEN_MS: Final = 10_000
+"""How long a command can still be read that was given to a session: those of other processes hear of it a little later,
+and are given it too."""
 
 
 class Queued(msgspec.Struct, frozen=True, array_like=True):
@@ -55,14 +59,29 @@ class Commands:
 
     async def open(self, tenant: str, device: str) -> list[Pending]:
         """Commands that are not answered, oldest first; expired ones are taken away."""
-        key = self._keys(tenant, device).commands(device)
-        flat = (await self._wire.execute([("HGETALL", key)]))[0]
+        return (await self.snapshot(tenant, device))[0]
+
+    async def snapshot(self, tenant: str, device: str) -> tuple[list[Pending], int]:
+        """The open commands, and the number of the device's last command ever (0: it has had none)."""
+        keys = self._keys(tenant, device)
+        key = keys.commands(device)
+        # The number first: a command that comes in between is then newer than it.
+        last, flat = await self._wire.execute([("HGET", keys.command_ids, device), ("HGETALL", key)])
         pending = [Pending(int(flat[i]), _decode(flat[i + 1])) for i in range(0, len(flat), 2)]
         now = now_ms()
         expired = [entry.id for entry in pending if entry.command.expires_ms <= now]
         if expired:
             await self._wire.execute([("HDEL", key, *expired)])
-        return sorted((entry for entry in pending if entry.command.expires_ms > now), key=lambda entry: entry.id)
+        found = sorted((entry for entry in pending if entry.command.expires_ms > now), key=lambda entry: entry.id)
+        return found, int(last or 0)
+
+    async def given(self, tenant: str, device: str, ids: Sequence[int]) -> list[Pending]:
+        """Those of the commands that a session was given in the last ten seconds, wherever it is."""
+        if not ids:
+            return []
+        keys = self._keys(tenant, device)
+        blobs = await self._wire.execute([("GET", keys.given_command(device, id)) for id in ids])
+        return [Pending(id, _decode(blob)) for id, blob in zip(ids, blobs, strict=True) if blob is not None]
 
     async def undelivered(self, tenant: str, device: str) -> list[Pending]:
         """Open commands that no session has been given yet, oldest first."""
@@ -77,14 +96,17 @@ class Commands:
         return command if command.expires_ms > now_ms() else None
 
     async def delivered(self, tenant: str, device: str, entry: Pending) -> None:
-        """A session has been given the command: a one-way command is done, others wait for their answer."""
-        key = self._keys(tenant, device).commands(device)
-        done: tuple[Argument, ...]
-        if entry.command.oneway:
-            done = ("HDEL", key, entry.id)
-        else:
-            done = ("HSET", key, entry.id, encode(msgspec.structs.replace(entry.command, delivered=True)))
-        await self._wire.execute([done])
+        """A session has been given the command: a one-way command is done, others wait for their answer.
+
+        For ten seconds `given` finds it all the same.
+        """
+        keys = self._keys(tenant, device)
+        key, blob = keys.commands(device), encode(msgspec.structs.replace(entry.command, delivered=True))
+        done: tuple[Argument, ...] = ("HDEL", key, entry.id)
+        if not entry.command.oneway:
+            done = ("HSET", key, entry.id, blob)
+        # Kept first: whoever no longer finds it open finds it there.
+        await self._wire.execute([("SET", keys.given_command(device, entry.id), blob, "PX", GIVEN_MS), done])
 
     async def answer(self, tenant: str, device: str, id: int, body: Any) -> bool:
         """The device's answer: brings the waiting message back. False if no such command is open."""

@@ -262,11 +262,24 @@ class Registry:
         return None if found is None else await self.find_device(_text(found))
 
     async def activate(self, device: Device) -> None:
-        """Note the first accepted message of a device (CT-S14)."""
-        if device.activated_ms:
-            return
-        now = msgspec.structs.replace(device, activated_ms=now_ms())
-        await self._change("device", device.id, [("SET", f"{P}device:{device.id}", msgspec.json.encode(now))])
+        """Note the first accepted message of a device (CT-S14). What is changed of it meanwhile stays."""
+        key = f"{P}device:{device.id}"
+        async with self._client.pipeline(transaction=True) as pipe:
+            while True:
+                await pipe.watch(key)
+                blob = await pipe.get(key)  # at once, as the key is watched
+                known = None if blob is None else _device(blob)
+                if known is None or known.activated_ms:
+                    return
+                pipe.multi()  # type: ignore[no-untyped-call]
+                pipe.set(key, msgspec.json.encode(msgspec.structs.replace(known, activated_ms=now_ms())))
+                pipe.incr(SEQUENCE)
+                try:
+                    sequence = (await pipe.execute())[-1]
+                    break
+                except redis.WatchError:
+                    continue
+        await self._client.publish(CHANNEL, f"{sequence} device {device.id}")
 
     async def delete_device(self, tenant: str, id: str) -> Device:
         """Forget a device and its credentials; NotFound. What it has stored elsewhere is the caller's to delete."""

@@ -14,7 +14,7 @@ STATE_TABLES: Final = (attributes.TABLE, alarms.TABLE, "node")
 
 
 async def forget_device(wire: Wire, partitions: int, tenant: str, device: str) -> None:
-    """Delete a device's attributes, alarms, node state and commands. May be called again.
+    """Delete a device's attributes, alarms, node state, commands and kept answers. May be called again.
 
     Messages of the device that are still under way may write after this; so disable the device first. Points are the
     telemetry store's.
@@ -30,10 +30,13 @@ async def forget_device(wire: Wire, partitions: int, tenant: str, device: str) -
     replies = await wire.execute(
         [
             *[("ZREM", index, *listed[i : i + 1000]) for i in range(0, len(listed), 1000)],
-            ("UNLINK", *[keys.state(name, device) for name in STATE_TABLES], keys.commands(device)),
+            (
+                "UNLINK", *[keys.state(name, device) for name in STATE_TABLES],
+                keys.commands(device), keys.answers(device),
+            ),
             ("HDEL", keys.command_ids, device),
         ]
-    )
+    )  # fmt: skip
     for reply in replies:
         if failed(reply):
             raise RedisConnectionError(str(reply))

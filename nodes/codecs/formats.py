@@ -41,7 +41,7 @@ class Formats:
     def __init__(self, protobuf: Any, transform: Any, name: str, revision: int = 0) -> None:
         self.revision = revision
         self.proto = _Once(lambda: None if protobuf is None else proto_codec(protobuf))
-        self.script = _Once(lambda: None if transform is None else _compiled(transform, name))
+        self.script = _Once(lambda: None if transform is None else compiled(transform, "transform function", name))
 
 
 class ProductFormats:
@@ -110,12 +110,13 @@ class _Once(Generic[T]):
         return self._made  # type: ignore[return-value]  # set, as there was no error
 
 
-def _compiled(transform: Any, name: str) -> Script:
+def compiled(transform: Any, what: str, name: str) -> Script:
+    """The script of `{"lang": …, "source": …}`, the source as text or lines; raises BadInput or ScriptError."""
     if type(transform) is not dict:
-        raise BadInput("transform function: expected an object with lang and source")
+        raise BadInput(f"{what}: expected an object with lang and source")
     lang, source = transform.get("lang", "lua"), transform.get("source")
     if type(source) is list:
         source = "\n".join(map(str, source))
     if type(source) is not str or type(lang) is not str:
-        raise BadInput("transform function: lang and source must be text")
+        raise BadInput(f"{what}: lang and source must be text")
     return compile_script(lang, source, name=name)

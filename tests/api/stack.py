@@ -36,8 +36,10 @@ from engine.message import new_id
 from engine.node import Product
 from engine.partitions import all_keys
 from engine.replies import Replies
+from engine.stores.answers import Answers
 from engine.stores.attribute_store import Attributes
 from engine.stores.commands import Commands
+from engine.stores.firmware import Firmware
 from engine.stores.memory import MemoryTimeseries
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, Credential, Device, Registry, Tenant
 from engine.wire import Wire
@@ -66,6 +68,8 @@ class Stack:
         self.intake = Intake(self.ingress, self.replies)
         self.commands = Commands(self.wire, PARTITIONS)
         self.attributes = Attributes(self.wire, PARTITIONS)
+        self.answers = Answers(self.wire, PARTITIONS)
+        self.firmware = Firmware(self.redis)
         self.dead = DeadLetters(self.wire, PARTITIONS)
         self.store = MemoryTimeseries()
         self.chains = ChainRepository(self.redis, Catalogue())

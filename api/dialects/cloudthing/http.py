@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
+from redis.exceptions import RedisError
 
 from api.dialects.cloudthing.connectors import Connectors
 from api.dialects.cloudthing.data import format_of_content_type
+from api.dialects.cloudthing.firmware import image
 from api.dialects.cloudthing.lorawan import LorawanWebhooks
 from api.dialects.cloudthing.payloads import as_bytes, as_listed
 from api.dialects.cloudthing.service import CloudThing, print_of
 from api.dialects.cloudthing.sigfox import SigfoxCallbacks
-from api.transports.http import JSON, Route
-from api.transports.http_exchange import Header, HttpError, Request, Response
+from api.dialects.cloudthing.streams import CommandStream, form_of, keep_alive_ms
+from api.transports.http import JSON, Feed, Route
+from api.transports.http_exchange import Header, HttpError, Request, Response, Stream
 from engine.errors import Refused
+from engine.message import now_ms
 from engine.replies import Answer, Waiting
 from engine.stores.registry import Device
+
+log = logging.getLogger("rulemill.cloudthing")
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 SYNC_TIMEOUT_S: Final = 30.0
@@ -46,7 +53,9 @@ class CloudThingHttp:
             Route("GET", "/v1/{deviceId}/data", self._check),
             Route("POST", "/v1/{deviceId}/events/{eventId}", self._event),
             Route("POST", "/v1/{deviceId}/responses/{commandId}", self._response),
+            Route("GET", "/v1/{deviceId}/responses", self._responses),
             Route("GET", "/v1/{deviceId}/commands", self._commands),
+            Route("GET", "/v1/{deviceId}/fw/dl/{firmwareId}", self._firmware),
             *SigfoxCallbacks(connectors).routes,
             *LorawanWebhooks(connectors).routes,
         )
@@ -88,10 +97,22 @@ class CloudThingHttp:
         body = await request.body(MAX_BODY_BYTES)
         kind = request.header("content-type") or ""
         with service.replies.wait() as waiting:
-            message = service.event(device, names["eventId"], body, "http", kind, waiting.to)
+            # With a name the answer is kept as well, for a device that has stopped waiting.
+            to = f"{waiting.to}/{names['eventId']}"
+            message = service.event(device, names["eventId"], body, "http", kind, to)
             await service.intake.submit([message])
             service.accepted(device)
-            return _answered(await self._wait(request, waiting))
+            answer = await self._wait(request, waiting)
+        if answer is not None and answer.kind == "reply" and not answer.error:
+            await self._forget(device, message.id)
+        return _answered(answer)
+
+    async def _forget(self, device: Device, message_id: str) -> None:
+        """An answer came in time: `GET …/responses` shall not show it too."""
+        try:
+            await self._service.answers.forget(device.tenant, device.id, message_id)
+        except RedisError as error:
+            log.warning("an answer to an event of device %s stays among its responses: %s", device.external_id, error)
 
     async def _wait(self, request: Request, waiting: Waiting) -> Answer | None:
         timeout_s = self._service.event_timeout_s
@@ -109,20 +130,41 @@ class CloudThingHttp:
         await service.answer(device, names["commandId"], body)
         return Response(204)
 
-    async def _commands(self, request: Request, names: dict[str, str]) -> Response:
-        """All queued commands, oldest first, which are thereby delivered (CT-S7)."""
+    async def _responses(self, request: Request, names: dict[str, str]) -> Response:
+        """Answers that came after the device was told 202, oldest event first; each is given once (CT-S5)."""
+        service = self._service
+        device = await self._device(request, names)
+        late_ms = now_ms() - int(service.event_timeout_s * 1000)
+        return _list(
+            [
+                _listed(answer.name, answer.data, answer.answered_ms)
+                for answer in await service.answers.take(device.tenant, device.id, late_ms)
+            ]
+        )
+
+    async def _firmware(self, request: Request, names: dict[str, str]) -> Response | Stream:
+        """An image of the device's product (CT-36, CT-S16)."""
+        device = await self._device(request, names)
+        return await image(self._service.firmware, device.product, names["firmwareId"], request)
+
+    async def _commands(self, request: Request, names: dict[str, str]) -> Response | Feed:
+        """All queued commands, oldest first, which are thereby delivered (CT-S7); with `stream` also those to come."""
         device = await self._device(request, names)
         if "stream" in request.query:
-            raise HttpError(404, "commands cannot be streamed; ask without `stream`, or subscribe by MQTT")
+            return self._stream(request, device)
         commands = self._service.commands
         listed: list[dict[str, Any]] = []
         for entry in await commands.undelivered(device.tenant, device.id):
             queued = entry.command
-            time = datetime.fromtimestamp(queued.created_ms / 1000, UTC).isoformat(timespec="milliseconds")
-            payload = as_listed(queued.payload)
-            listed.append({"id": queued.name, "payload": payload, "time": time.replace("+00:00", "Z")})
+            listed.append(_listed(queued.name, queued.payload, queued.created_ms))
             await commands.delivered(device.tenant, device.id, entry)
-        return Response(200, msgspec.json.encode(listed), (JSON,)) if listed else Response(204)
+        return _list(listed)
+
+    def _stream(self, request: Request, device: Device) -> Feed:
+        every_ms = keep_alive_ms(request.query["stream"])
+        form, content_type = form_of(request.listener, request.query.get("format"))
+        print_ = print_of(*_basic(request.header("authorization")))
+        return CommandStream(self._service, device, print_, every_ms, form).answer_with(content_type)
 
     async def _device(self, request: Request, names: dict[str, str]) -> Device:
         """The device that the request is of; 401 or 403 else (CT-31, CT-S10)."""
@@ -150,6 +192,16 @@ def _basic(header: str | None) -> tuple[str, str]:
     if not colon:
         raise HttpError(401, "the credentials cannot be read", _UNAUTHORIZED)
     return user, password
+
+
+def _listed(id: str, payload: Any, at_ms: int) -> dict[str, Any]:
+    """A command or an answer in a list (CT-S7)."""
+    time = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"id": id, "payload": as_listed(payload), "time": time}
+
+
+def _list(listed: list[dict[str, Any]]) -> Response:
+    return Response(200, msgspec.json.encode(listed), (JSON,)) if listed else Response(204)
 
 
 def _answered(answer: Answer | None) -> Response:

@@ -20,6 +20,8 @@ from engine.stores.registry import Device
 log = logging.getLogger("rulemill.cloudthing")
 
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
+EVENT_TIMEOUT_S: Final = 300.0
+"""How long an answer is waited for: nothing blocks meanwhile, and the chain's end without one ends it too."""
 MAX_WAITING_EVENTS: Final = 10_000
 """Events of this process that may wait for an answer at a time; further ones are stored, and answered to nobody."""
 
@@ -180,7 +182,7 @@ class DeviceLogin:
 async def _pass_on(service: CloudThing, device_id: str, event_id: str, waiting: Waiting) -> None:
     """Wait for the answer to an event and give it to the device's sessions."""
     try:
-        answer = await waiting.next(service.event_timeout_s)
+        answer = await waiting.next(EVENT_TIMEOUT_S)
     finally:
         waiting.__exit__()
     if answer is None or answer.kind != "reply":

@@ -28,18 +28,26 @@ def as_value(body: bytes) -> Any:
 
 
 def as_bytes(value: Any) -> Payload:
-    """What a device gets of a value: bytes and text as they are, `{"raw_b64": …}` as the bytes it stands for, any
-    other value as JSON."""
+    """What a device gets of a value: bytes and text as they are, `{"raw_b64": …}` and `{"$base64": …}` as the bytes
+    that they stand for, any other value as JSON."""
     if isinstance(value, bytes):
         return Payload(value, False)
     if isinstance(value, str):
         return Payload(value.encode(errors="replace"), False)
-    if isinstance(value, dict) and "raw_b64" in value and value.keys() <= {"raw_b64", "hex", "bytes"}:
+    encoded = _encoded(value) if isinstance(value, dict) else None
+    if encoded is not None:
         try:
-            return Payload(from_base64(value["raw_b64"], "/raw_b64"), False)
+            return Payload(from_base64(encoded, ""), False)
         except BadInput:
             pass  # an object of that look, and nothing more
     return Payload(msgspec.json.encode(value), True)
+
+
+def _encoded(value: dict[str, Any]) -> Any:
+    """The base64 text of an object that stands for bytes, as chains (`raw_b64`) and devices (CT-S7) see it."""
+    if "raw_b64" in value and value.keys() <= {"raw_b64", "hex", "bytes"}:
+        return value["raw_b64"]
+    return value.get("$base64") if value.keys() == {"$base64"} else None
 
 
 def as_listed(value: Any) -> Any:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from api.auth import DeviceAuth, token_print
 from api.dialects.cloudthing.data import drafts
 from api.dialects.cloudthing.deliveries import Deliveries
+from api.dialects.cloudthing.keepalives import KeepAlives
 from api.dialects.cloudthing.logins import Logins
 from api.dialects.cloudthing.payloads import as_value
 from api.dialects.cloudthing.products import Products
@@ -20,7 +21,9 @@ from api.intake import Intake
 from api.live import Live
 from engine.message import Message, new_id
 from engine.replies import Replies
+from engine.stores.answers import Answers
 from engine.stores.commands import Commands
+from engine.stores.firmware import Firmware
 from engine.stores.registry import CHANNEL, CT_TOKEN, Device, Registry
 from engine.wire import Subscriber
 
@@ -45,17 +48,22 @@ class CloudThing:
         replies: Replies,
         commands: Commands,
         live: Live,
+        answers: Answers,
+        firmware: Firmware,
         event_timeout_s: float = 10.0,
     ) -> None:
         self.auth = auth
         self.intake = intake
         self.replies = replies
         self.commands = commands
+        self.answers = answers
+        self.firmware = firmware
         self.event_timeout_s = event_timeout_s
         self.products = Products(registry.product)
         self.tenants = Tenants(registry.tenant)
         self.deliveries = Deliveries(commands, live)
         self.logins = Logins()
+        self.keepalives = KeepAlives()
         self.registry = registry
         self.live = live
         self._changes = Subscriber(redis_url, "ct-registry", [CHANNEL], self._changed, self._missed)
@@ -74,6 +82,7 @@ class CloudThing:
             end()
         self._ends = []
         await self._changes.stop()
+        self.keepalives.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -122,6 +131,8 @@ class CloudThing:
     def event(self, device: Device, event_id: str, body: bytes, transport: str, content_type: str, to: str) -> Message:
         """The message of an event, whose answer goes to `to` (CT-72); empty: to nobody."""
         metadata = {"eventId": event_id, "requestId": new_id(), "deviceId": device.external_id}
+        if device.product:
+            metadata["productId"] = device.product
         if content_type:
             metadata["contentType"] = content_type
         return self.intake.message(
@@ -162,13 +173,7 @@ class CloudThing:
     def accepted(self, device: Device) -> None:
         """A message of the device was accepted: with the first one it is activated (CT-S14)."""
         if not device.activated_ms:
-            self._once(f"device {device.id}", lambda: self._activate(device.id))
-
-    async def _activate(self, id: str) -> None:
-        # As it is now: what the caller holds may be older than a change somebody made.
-        device = await self.registry.find_device(id)
-        if device is not None:
-            await self.registry.activate(device)
+            self._once(f"device {device.id}", lambda: self.registry.activate(device))
 
     def _read_product(self, tenant: str, id: str) -> None:
         self._once(f"product {tenant}/{id}", lambda: self.products.find(tenant, id))

@@ -35,7 +35,8 @@ class FlowStack(Stack):
             wire=self.wire, redis=self.redis, partitions=PARTITIONS, ingress=self.ingress, replies=self.replies,
             registry=self.registry, repository=self.chains, catalogue=Catalogue(), commands=self.commands,
             dead_letters=self.dead, attributes=self.attributes, alarms=AlarmStore(self.wire, PARTITIONS),
-            store=self.store, tail=tail, tokens=frozenset({token_digest(TOKEN)}), stamp=self.intake.stamp,
+            store=self.store, tail=tail, firmware=self.firmware, tokens=frozenset({token_digest(TOKEN)}),
+            stamp=self.intake.stamp,
         )  # fmt: skip
         self._exit.push_async_callback(tail.stop)
         self.serve(fallback=create_app(self.parts))

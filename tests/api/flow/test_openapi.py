@@ -35,6 +35,7 @@ REAL = {
     "tenant": TENANT,
     "device": "d1",
     "product": "p1",
+    "firmware": "f1",
     "chain": "root",
     "secret": "s1",
     "scope": "SHARED",

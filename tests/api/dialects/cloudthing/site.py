@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from api.dialects.cloudthing.http import CloudThingHttp
 from api.dialects.cloudthing.mqtt import CloudThingMqtt
 from api.dialects.cloudthing.service import CloudThing
+from api.transports import http_chunks
 from engine.message import now_ms
 from engine.node import Product
 from engine.stores.registry import CT_TOKEN, Credential, Device, Tenant
@@ -26,7 +27,8 @@ class Site:
         self.stack = stack
         self.service = CloudThing(
             stack.url, auth=stack.auth, registry=stack.registry, intake=stack.intake, replies=stack.replies,
-            commands=stack.commands, live=stack.live, event_timeout_s=10.0,
+            commands=stack.commands, live=stack.live, answers=stack.answers, firmware=stack.firmware,
+            event_timeout_s=10.0,
         )  # fmt: skip
         self.device = None
         self.http_url = ""
@@ -60,13 +62,16 @@ class Site:
             for point in page.points
         ]
 
-    async def command(self, name, payload, *, oneway=True):
-        """Have the default chain send a command to the device."""
-        message = self.stack.intake.message(
+    def rpc(self, name, payload, *, oneway=True):
+        """The message that has the chain send a command to the device."""
+        return self.stack.intake.message(
             self.device, "RPC_CALL_FROM_SERVER_TO_DEVICE", {"method": name, "params": payload},
             dialect="test", transport="test", ts_ms=now_ms(), metadata={"oneway": str(oneway).lower()},
         )  # fmt: skip
-        await self.stack.intake.submit([message])
+
+    async def command(self, name, payload, *, oneway=True):
+        """Have the chain send a command to the device."""
+        await self.stack.intake.submit([self.rpc(name, payload, oneway=oneway)])
         await self.stack.idle()
 
     def basic(self, user=DEVICE, password=TOKEN):
@@ -83,8 +88,9 @@ async def running(url, *, work=True):
         site.device = await site.put_device()
         await site.service.start()
         try:
+            http_chunks.install()
             stack.serve(CloudThingHttp(site.service))
-            site.http_url = await stack.listen("ct_http")
+            site.http_url = await stack.listen("ct_http", server="hypercorn")
             site.mqtt_port = await stack.mqtt(CloudThingMqtt(site.service))
             yield site
         finally:

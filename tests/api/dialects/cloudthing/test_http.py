@@ -54,7 +54,7 @@ async def test_the_documented_call_of_curl(site):
         require("curl"), "-sS", "-i", "-H", "Content-Type: application/json", "-u", f"{DEVICE}:{TOKEN}",
         "-X", "POST", f"{site.http_url}/v1/SoMEc0MpL1Cat3D1D/data", "-d", '{"r":[{"k":"temp","v":36.6}]}',
     )  # fmt: skip
-    assert (code, output.split(b"\r\n")[0]) == (0, b"HTTP/1.1 200 OK")
+    assert (code, output[:13]) == (0, b"HTTP/1.1 200 ")
     assert [point[:2] for point in await site.points()] == [("temp", 36.6)]
 
 
@@ -263,7 +263,6 @@ async def test_unknown_paths_and_methods_have_the_shape_of_the_dialect(site):
         ("POST", f"/v1/{DEVICE}/unknown", None),
         ("POST", f"{PATH}/more", None),
         ("GET", f"/v1/{DEVICE}/fw/dl/f1", None),
-        ("GET", f"/v1/{DEVICE}/responses", None),
         ("POST", "/sigfox/nothing?id=1&data=00", None),
         ("POST", "/ttn/nothing/up", None),
         ("POST", "/chirpstack/nothing?event=up", None),
@@ -405,7 +404,6 @@ async def test_queued_commands_are_listed_once_oldest_first(site):
     assert [(each["id"], each["payload"]) for each in listed] == [("turn", "ON"), ("set", {"a": 1}), ("turn", "OFF")]
     assert all(each["time"].endswith("Z") for each in listed)
     assert (await client.get(path, headers=site.basic())).status_code == 204
-    is_error(await client.get(path + "?stream=1000", headers=site.basic()), 404)
 
 
 @pytest.mark.spec("CT-5", "CT-S4", "CT-S5")
