@@ -108,7 +108,7 @@ class DeviceAuth:
                 self._keep(self._strangers, print_, None)
             else:
                 self._keep(self._devices, print_, device)
-                self._keep(self._by_id, device.id, device)
+                self._keep_device(device)
         return device
 
     async def by_id(self, id: str) -> Device | None:
@@ -121,13 +121,21 @@ class DeviceAuth:
                 epoch = self._epoch
                 device = await self._registry.find_device(id)
             if device is not None and epoch == self._epoch:
-                self._keep(self._by_id, id, device)
+                self._keep_device(device)
         return device
 
-    def _keep(self, where: OrderedDict[str, Any], key: str, value: Any) -> None:
+    def _keep(self, where: OrderedDict[str, Any], key: str, value: Any) -> Any:
+        """Remember a value; what had to go for it, if anything."""
         where[key] = value
-        if len(where) > self._most:
-            where.popitem(last=False)
+        return where.popitem(last=False)[1] if len(where) > self._most else None
+
+    def _keep_device(self, device: Device) -> None:
+        # A change names the device alone: without it, nobody would know which credentials to forget.
+        self._forget_credentials(self._keep(self._by_id, device.id, device))
+
+    def _forget_credentials(self, device: Device | None) -> None:
+        for print_ in device.credentials if device else ():
+            self._devices.pop(print_, None)
 
     # What the registry tells
 
@@ -167,9 +175,7 @@ class DeviceAuth:
         self._epoch += 1
         # A change may have given an unknown credential to somebody.
         self._strangers.clear()
-        device = self._by_id.pop(id, None)
-        for print_ in device.credentials if device else ():
-            self._devices.pop(print_, None)
+        self._forget_credentials(self._by_id.pop(id, None))
 
     def _forget_all(self) -> None:
         self._epoch += 1

@@ -25,18 +25,19 @@ from engine.watch import VARIABLE
 
 log = logging.getLogger("rulemill.supervisor")
 
-
-class StartError(RulemillError):
-    """A child ended before it was ready."""
-
-
+COMMAND = (sys.executable, "-P", "-m", "api")
 SILENT_S = 5.0
 """A child that gives no sign for so long makes no progress."""
 START_WITHIN_S = 60.0
+"""A child that is not ready by then never will be."""
 BACKOFF_S = (0.0, 0.0, 0.0, 0.5, 1.0, 2.0, 5.0)
 """Before the n-th start within a minute: the first deaths are answered at once, a poison message needs three."""
 API_DRAIN_S = 4.0
 WORKER_DRAIN_S = 5.0
+
+
+class StartError(RulemillError):
+    """A child ended before it was ready, or did not become ready."""
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ class Child:
     last_sign: float = 0.0
     starts: list[float] = field(default_factory=list)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    was_ready: bool = False
+    """It came up once, so its settings hold: whatever ends it now may pass."""
 
 
 class Supervisor:
@@ -75,11 +78,13 @@ class Supervisor:
         for child in self._children:
             await self._start(child)
             self._tasks.append(asyncio.create_task(self._watch(child), name=f"watch-{child.role}"))
-        async with asyncio.timeout(START_WITHIN_S):
-            while not all(child.ready.is_set() for child in self._children):
-                if self.failed.is_set():
-                    raise StartError("a process could not start; its last words are above")
-                await asyncio.sleep(0.02)
+        deadline = time.monotonic() + START_WITHIN_S
+        while waiting := [child.name for child in self._children if not child.ready.is_set()]:
+            if self.failed.is_set():
+                raise StartError("a process could not start; its last words are above")
+            if time.monotonic() > deadline:
+                raise StartError(f"not ready within {START_WITHIN_S:g} s: {', '.join(waiting)}")
+            await asyncio.sleep(0.02)
 
     async def _start(self, child: Child) -> None:
         reading, writing = os.pipe()
@@ -87,13 +92,18 @@ class Supervisor:
         os.set_blocking(writing, False)
         child.name = f"{child.role}-{new_id()[-12:]}"
         child.ready.clear()
-        child.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "api", *child.arguments(child.name),
-            stdin=subprocess.DEVNULL, pass_fds=(writing, *child.descriptors),
-            env={**os.environ, **child.environment, VARIABLE: str(writing)},
-            preexec_fn=die_with_parent, start_new_session=True,
-        )  # fmt: skip
-        os.close(writing)
+        try:
+            child.process = await asyncio.create_subprocess_exec(
+                *COMMAND, *child.arguments(child.name),
+                stdin=subprocess.DEVNULL, pass_fds=(writing, *child.descriptors),
+                env={**os.environ, **child.environment, VARIABLE: str(writing)},
+                preexec_fn=die_with_parent, start_new_session=True,
+            )  # fmt: skip
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
         child.last_sign = time.monotonic()
         child.starts = [at for at in child.starts if at > child.last_sign - 60] + [child.last_sign]
         asyncio.get_running_loop().add_reader(reading, self._sign, child, reading)
@@ -109,32 +119,54 @@ class Supervisor:
             return
         child.last_sign = time.monotonic()
         if b"R" in signs:
+            child.was_ready = True
             child.ready.set()
 
     async def _watch(self, child: Child) -> None:
         """Kill the child when it falls silent; start another when it has ended."""
         while not self._stop.is_set():
-            assert child.process is not None
-            waiting = asyncio.ensure_future(child.process.wait())
-            while not waiting.done():
-                await asyncio.wait([waiting], timeout=0.25)
-                silent_s = time.monotonic() - child.last_sign
-                if child.ready.is_set() and silent_s > SILENT_S and not waiting.done():
-                    log.error("%s gives no sign of progress for %.0f s: killed", child.name, silent_s)
-                    child.process.kill()
-                    child.last_sign = time.monotonic()
+            code = await self._end_of(child)
             if self._stop.is_set():
                 return
-            if not child.ready.is_set() and len(child.starts) == 1:
-                log.error("%s ended with %s before it was ready", child.name, waiting.result())
+            if not child.was_ready:
+                log.error("%s ended with %s before it was ready", child.name, code)
                 self.failed.set()
                 return
-            log.warning("%s ended with %s; starting another", child.name, waiting.result())
+            log.warning("%s ended with %s; starting another", child.name, code)
             if child.role == "worker":
                 await self._leases_of(child.name)
+            await self._start_again(child)
+
+    async def _end_of(self, child: Child) -> int:
+        """Wait for a child's end, which comes at once when it gives no sign; its exit code."""
+        assert child.process is not None
+        waiting = asyncio.ensure_future(child.process.wait())
+        while not waiting.done():
+            await asyncio.wait([waiting], timeout=0.25)
+            silent_s = time.monotonic() - child.last_sign
+            if silent_s > (SILENT_S if child.ready.is_set() else START_WITHIN_S) and not waiting.done():
+                log.error("%s gives no sign of progress for %.0f s: killed", child.name, silent_s)
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.kill()
+                child.last_sign = time.monotonic()
+        return waiting.result()
+
+    async def _start_again(self, child: Child) -> None:
+        """Start a child in the place of one that ended, however often it takes."""
+        while True:
             await asyncio.sleep(BACKOFF_S[min(len(child.starts), len(BACKOFF_S) - 1)])
-            if not self._stop.is_set():
+            if self._stop.is_set():
+                return
+            try:
                 await self._start(child)
+            except OSError as error:
+                log.error("no process can be made for %s: %s", child.name, error)
+                await asyncio.sleep(BACKOFF_S[-1])
+                continue
+            if self._stop.is_set():
+                # Made while everything else was being told to end.
+                await self._end([child], WORKER_DRAIN_S)
+            return
 
     async def _leases_of(self, worker: str) -> None:
         for _ in range(20):
@@ -189,6 +221,6 @@ class Supervisor:
         if late:
             log.warning("%d processes did not end in %.0f s: killed", len(late), within_s)
             for process in running:
-                if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
                     process.kill()
             await asyncio.gather(*late)

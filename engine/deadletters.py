@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from engine.effects import DeadLetter
 from engine.entries import pack_messages
@@ -16,11 +17,13 @@ from engine.message import now_ms
 from engine.partitions import Keys, all_keys
 from engine.redis_scripts import REDRIVE
 from engine.stores.merged_index import MergedIndex
-from engine.wire import Argument, Wire, call
+from engine.wire import Argument, Reply, Wire, call, failed
 
 KEEP_MS: Final = 14 * 86_400_000
 MOST_BYTES: Final = 64 << 20
-"""Of all dead letters in one partition; beyond them the oldest go first, counted."""
+"""Of all dead letters in one partition; beyond them the oldest go."""
+AT_ONCE: Final = 100
+"""Letters dropped in one go."""
 
 _decode = msgspec.msgpack.Decoder(DeadLetter).decode
 
@@ -90,20 +93,57 @@ class DeadLetters:
 
     async def _end(self, keys: Keys, tenant: str, id: str, entry: bytes) -> None:
         names: Sequence[str] = (keys.inbox, keys.dead, keys.index("dead", tenant), keys.dead_bytes)
-        if not (await self._wire.execute([call(REDRIVE, names, id, entry)]))[0]:
+        if not _told((await self._wire.execute([call(REDRIVE, names, id, entry)]))[0]):
             raise NotFound("dead letter", id)
 
     async def trim(self, tenants: Sequence[str]) -> int:
-        """Drop what is older than KEEP_MS, and the oldest where there is too much; how many went."""
+        """Drop what is older than KEEP_MS, and make room; how many went."""
         gone = 0
         for keys in self._keys:
-            size = int((await self._wire.execute([("GET", keys.dead_bytes)]))[0] or 0)
             for tenant in tenants:
-                index = keys.index("dead", tenant)
-                old = (await self._wire.execute([("ZRANGEBYSCORE", index, "-inf", now_ms() - KEEP_MS)]))[0]
-                if size > MOST_BYTES:
-                    old = old or (await self._wire.execute([("ZRANGE", index, 0, 99)]))[0]
-                for id in old:
-                    names = (keys.inbox, keys.dead, index, keys.dead_bytes)
-                    gone += (await self._wire.execute([call(REDRIVE, names, id, b"")]))[0]
+                window = ("ZRANGEBYSCORE", keys.index("dead", tenant), "-inf", now_ms() - KEEP_MS, "LIMIT", 0, AT_ONCE)
+                while old := _told((await self._wire.execute([window]))[0]):
+                    gone += await self._drop(keys, [(tenant, id) for id in old])
+        return gone + await self.make_room(tenants)
+
+    async def crowded(self) -> Sequence[Keys]:
+        """Partitions whose letters take more than MOST_BYTES."""
+        sizes = await self._wire.execute([("GET", keys.dead_bytes) for keys in self._keys])
+        return [keys for keys, size in zip(self._keys, sizes, strict=True) if int(_told(size) or 0) > MOST_BYTES]
+
+    async def make_room(self, tenants: Sequence[str]) -> int:
+        """Drop the oldest letters, whoever's they are, until no partition has too many bytes of them; how many went."""
+        gone = 0
+        while tenants and (crowded := await self.crowded()):
+            oldest = [await self._oldest(keys, tenants) for keys in crowded]
+            if not any(oldest):
+                break
+            for keys, letters in zip(crowded, oldest, strict=True):
+                gone += await self._drop(keys, letters)
         return gone
+
+    async def _oldest(self, keys: Keys, tenants: Sequence[str]) -> Sequence[tuple[str, bytes]]:
+        """Tenant and id of a partition's oldest letters."""
+        heads: list[tuple[Argument, ...]] = [
+            ("ZRANGE", keys.index("dead", tenant), 0, AT_ONCE - 1, "WITHSCORES") for tenant in tenants
+        ]
+        found = [
+            (float(flat[i + 1]), tenant, flat[i])
+            for tenant, flat in zip(tenants, map(_told, await self._wire.execute(heads)), strict=True)
+            for i in range(0, len(flat), 2)
+        ]
+        return [(tenant, id) for _, tenant, id in heapq.nsmallest(AT_ONCE, found)]
+
+    async def _drop(self, keys: Keys, letters: Sequence[tuple[str, bytes]]) -> int:
+        commands = [
+            call(REDRIVE, (keys.inbox, keys.dead, keys.index("dead", tenant), keys.dead_bytes), id, b"")
+            for tenant, id in letters
+        ]
+        return sum(map(_told, await self._wire.execute(commands))) if commands else 0
+
+
+def _told(reply: Reply) -> Any:
+    """A command's reply; RedisConnectionError when it was refused."""
+    if failed(reply):
+        raise RedisConnectionError(str(reply))
+    return reply

@@ -1,4 +1,7 @@
-"""What keeps everything bounded: old dead letters, ended alarms and silent producers go, hourly, in one process."""
+"""What keeps everything bounded: old dead letters, ended alarms and silent producers go, hourly, in one process.
+
+Dead letters alone may come as fast as messages do, so that their bytes are looked at every minute.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from engine.wire import Argument, Wire
 log = logging.getLogger("rulemill.housekeeping")
 
 EVERY_S: Final = 3600.0
+ROOM_EVERY_S: Final = 60.0
 TURN_KEY: Final = "rm:{reg}:housekeeping"
 PRODUCER_KEEP_MS: Final = 86_400_000
 ALARM_KEEP_MS: Final = 90 * 86_400_000
@@ -29,15 +33,26 @@ class Housekeeping:
         self._wire, self._keys = wire, all_keys(partitions)
         self._dead = DeadLetters(wire, partitions)
         self._tenants = tenants
-        self._loop = Loop("housekeeping", EVERY_S, self._turn)
+        self._loops = (
+            Loop("housekeeping", EVERY_S, self._turn),
+            Loop("dead-letters", ROOM_EVERY_S, self.make_room),
+        )
 
     async def start(self) -> None:
         """Begin; the first round comes after an hour."""
-        await self._loop.start()
+        for loop in self._loops:
+            await loop.start()
 
     async def stop(self) -> None:
         """End."""
-        await self._loop.stop()
+        for loop in self._loops:
+            await loop.stop()
+
+    async def make_room(self) -> None:
+        """Drop the oldest dead letters where there are too many bytes of them."""
+        if await self._dead.crowded():
+            gone = await self._dead.make_room(await self._tenants())
+            log.warning("more dead letters than there is room for: the %d oldest are gone", gone)
 
     async def _turn(self) -> None:
         mine = (await self._wire.execute([("SET", TURN_KEY, "1", "NX", "EX", int(EVERY_S) // 2)]))[0]

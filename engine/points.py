@@ -24,11 +24,12 @@ from engine.leases import Owned
 from engine.message import Message, Point, now_ms
 from engine.redis_scripts import TRIM
 from engine.stores.timeseries import Timeseries
-from engine.wire import Argument, Wire, call, failed
+from engine.wire import Argument, Reply, Wire, call, failed
 
 log = logging.getLogger("rulemill.points")
 
 WRITE_AT_MOST = 5000
+"""Points in one write, unless a single commit made more."""
 SMALL, GAP_S = 500, 0.005
 """After a write of fewer points, the pause before the next one."""
 IN_MEMORY = 50_000
@@ -172,14 +173,24 @@ class PointsWriter:
         """Write the next part of a spool; False when memory has all that is left."""
         keys = spool.owned.keys
         spool.missed = 0
+        told = len(spool.after)
         read: list[tuple[Argument, ...]] = [("XRANGE", keys.points, b"(" + spool.written, "+", "COUNT", 50)]
         reply = (await self._wire.execute(read))[0]
         if failed(reply):
             raise RedisConnectionError(str(reply))
         if not reply:
+            # Whatever was spooled before the look is in the store, also what nobody had told us of then.
+            await self._send([line for _ in range(told) for line in spool.after.popleft()[1]])
             spool.behind = spool.missed > 0
             return spool.behind
-        pieces = [_Piece(keys.number, id, _decode(fields[1]), []) for id, fields in reply]
+        pieces: list[_Piece] = []
+        count = 0
+        for id, fields in reply:
+            points = _decode(fields[1])
+            count += len(points)
+            if pieces and count > WRITE_AT_MOST:
+                break
+            pieces.append(_Piece(keys.number, id, points, []))
         reached = _order(pieces[-1].last_id)
         while spool.after and _order(spool.after[0][0]) <= reached:
             pieces[-1].after += spool.after.popleft()[1]
@@ -211,8 +222,10 @@ class PointsWriter:
             keys = spool.owned.keys
             commands.append(call(TRIM, (keys.points, keys.spooled), last_id, following(last_id)))
         commands += [line for piece in pieces for line in piece.after]
-        if commands:
-            await self._wire.execute(commands)
+        await self._send(commands)
+
+    async def _send(self, commands: list[tuple[Argument, ...]]) -> list[Reply]:
+        return await self._wire.execute(commands) if commands else []
 
     async def _bury(self, refused: list[tuple[int, Point, str]]) -> None:
         """Points that the store will never take become dead letters with its reason."""
@@ -233,9 +246,11 @@ class PointsWriter:
                 ("ZADD", keys.index("dead", point.tenant), now_ms(), id),
                 ("INCRBY", keys.dead_bytes, len(letter)),
             ]
-            metrics.DEAD.labels("store").inc()
-        if commands:
-            await self._wire.execute(commands)
+        for reply in await self._send(commands):
+            if failed(reply):
+                # Without a letter the point must stay in the spool.
+                raise RedisConnectionError(str(reply))
+        metrics.DEAD.labels("store").inc(len(commands) // 3)
 
 
 def _shown(value: object) -> object:

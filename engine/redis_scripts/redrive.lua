@@ -6,7 +6,10 @@
 -- ARGV  1 id   2 entry to append, "" to drop
 -- Returns 1 if it was there, else 0.
 local letter = redis.call('HGET', KEYS[2], ARGV[1])
-if not letter then return 0 end
+if not letter then
+  redis.call('ZREM', KEYS[3], ARGV[1])
+  return 0
+end
 if ARGV[2] ~= '' then redis.call('XADD', KEYS[1], '*', 'm', ARGV[2]) end
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])

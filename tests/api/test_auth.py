@@ -155,3 +155,15 @@ async def test_every_credential_of_a_device_is_forgotten_with_it(site: Site) -> 
     await site.registry.put_device(msgspec.structs.replace(await site.registry.device("acme", "d1"), enabled=False))
     await until(lambda: site.told == ["d1", "d1"])
     assert [site.auth.known(print_) for print_ in (PRINT, OTHER)] == [UNKNOWN, UNKNOWN]
+
+
+async def test_a_credential_is_not_remembered_longer_than_its_device(site: Site) -> None:
+    for i in range(3):
+        await site.put(f"e{i}", f"E{i}")
+    await until(lambda: len(site.told) == 3)
+    await site.auth.find(PRINT)
+    for i in range(3):
+        await site.auth.by_id(f"e{i}")  # which pushes the device of PRINT out
+    await site.registry.delete_device("acme", "d1")
+    await until(lambda: site.told[-1] == "d1")
+    assert await site.auth.find(PRINT) is None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine import points as module
+from engine.entries import encode
 from engine.errors import PointsRefused, StoreUnavailable
 from engine.message import Message, Point
 from engine.outcomes import Outcomes
@@ -207,3 +208,62 @@ async def test_a_partition_that_moves_takes_its_spool_along(bench: Bench, store:
     await until(bench.spools_empty)
     for d in range(20):
         assert store.values(f"d{d}") == list(range(10))
+
+
+async def test_a_refused_point_is_kept_until_its_dead_letter_is(bench: Bench, store: Moody) -> None:
+    store.refuse = {7}
+    store.gate.clear()
+    await bench.work(save())
+    await bench.ingress.submit([numbered("d", 7)])
+    await until(lambda: store.writes)
+    await bench.client.config_set("maxmemory", 1)  # a dead letter has no room, a trim has
+    store.gate.set()
+    try:
+        await until(lambda: store.writes > 1)
+        assert not await bench.spools_empty()
+    finally:
+        await bench.client.config_set("maxmemory", 0)
+    await until(lambda: bench.letters(1))
+    await until(bench.spools_empty)
+
+
+async def test_a_notice_that_comes_when_the_spool_is_written_already_is_sent(bench: Bench, store: Moody) -> None:
+    worker = await bench.work(save())
+    keys = bench.keys("d")
+    await until(lambda: keys.number in worker._owned)
+    owned = worker._owned[keys.number]
+    store.down = StoreUnavailable("down", 0.05)
+    await bench.ingress.submit([numbered("d", 1)])
+    await until(lambda: store.writes)
+    spool = worker._writer._spools[keys.number]
+    spool.behind = True
+    with bench.replies.wait() as waiting:
+        # The commit has spooled, and the writer has read it, before the worker hears of the commit's answer.
+        line = ("PUBLISH", f"rm:reply:{bench.replies.process}", encode((waiting.to.split("/")[1], "end", None, "")))
+        store.down = None
+        await until(bench.spools_empty)
+        spool.behind = True
+        worker._writer.add(owned, spool.written, [], [line])
+        assert await waiting.next(5.0) is not None
+
+
+async def test_a_long_spool_is_written_in_parts(bench: Bench, store: Moody, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WRITE_AT_MOST", 10)
+    store.down = StoreUnavailable("down", 0.05)
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    await bench.work(save())
+    for n in range(60):
+        await bench.ingress.submit([numbered("d", n)])
+        await until(bench.drained)
+    sizes: list[int] = []
+    write = store.write
+
+    async def sized(points: Sequence[Point]) -> None:
+        sizes.append(len(points))
+        await write(points)
+
+    monkeypatch.setattr(store, "write", sized)
+    store.down = None
+    await until(bench.spools_empty)
+    assert store.values("d") == list(range(60))
+    assert max(sizes) <= 10
