@@ -310,8 +310,6 @@ class Worker:
         while failed(reply):
             log.error("commit in partition %d refused: %s", owned.keys.number, reply)
             await asyncio.sleep(0.25)
-            if str(reply).startswith("NOSCRIPT"):
-                await self._wire.close()
             try:
                 reply = (await self._wire.execute([commit.command()]))[0]
             except RedisConnectionError as error:
