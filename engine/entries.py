@@ -47,7 +47,7 @@ class LaneItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class UnknownEntryError(RulemillError):
-    """An entry that this release cannot read; it stays in the stream until one that can takes over."""
+    """Something stored that this release cannot read; it stays where it is until one that can takes over."""
 
 
 _parked = msgspec.msgpack.Decoder(Parked)
@@ -101,5 +101,8 @@ def unpack_entry(fields: Sequence[bytes]) -> list[Item]:
 
 
 def decode_parked(blob: bytes) -> Parked:
-    """A parked message as it stands in Redis."""
-    return _parked.decode(blob)
+    """A parked message as it stands in Redis; UnknownEntryError if this release cannot read it."""
+    try:
+        return _parked.decode(blob)
+    except msgspec.DecodeError as error:
+        raise UnknownEntryError(f"parked message cannot be read: {error}") from error

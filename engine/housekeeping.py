@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from engine.deadletters import DeadLetters
+from engine.ingress import PRODUCER_KEEP_MS
 from engine.message import now_ms
 from engine.partitions import all_keys
 from engine.service import Loop
@@ -21,7 +22,6 @@ log = logging.getLogger("rulemill.housekeeping")
 EVERY_S: Final = 3600.0
 ROOM_EVERY_S: Final = 60.0
 TURN_KEY: Final = "rm:{reg}:housekeeping"
-PRODUCER_KEEP_MS: Final = 86_400_000
 ALARM_KEEP_MS: Final = 90 * 86_400_000
 AT_ONCE: Final = 500
 

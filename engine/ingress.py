@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from engine import metrics
 from engine.entries import MAX_BYTES, MAX_MESSAGES, encode, pack_entry
 from engine.errors import Refused, Unconfirmed
 from engine.failpoints import failpoint
-from engine.message import Message, new_id
+from engine.message import Message, new_id, now_ms
 from engine.partitions import all_keys, partition_of
 from engine.redis_scripts import SUBMIT
 from engine.wire import Argument, Reply, Wire, call, failed
@@ -37,6 +37,10 @@ REFUSE_FOR_S = 0.05
 """After a refusal the partition takes nothing for so long: what was sent behind must not overtake what was refused."""
 MAX_WAITING = 20_000
 """Messages in RAM over all partitions; beyond them the door is closed."""
+MAX_WAITING_BYTES = 64 << 20
+"""Their bytes: few large messages fill memory as well as many small ones, and Redis takes no write without a bound."""
+PRODUCER_KEEP_MS = 86_400_000
+"""How long Redis remembers a producer that says nothing."""
 
 
 class _Shared(asyncio.Future[None]):
@@ -58,6 +62,7 @@ class _Waiting:
     future: _Shared
     tenants: dict[str, list[bytes]] = field(default_factory=dict)
     count: int = 0
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -78,11 +83,13 @@ class Ingress:
         self._limits = limits or Limits()
         self._waiting: dict[int, _Waiting] = {}
         self._held = 0
+        self._held_bytes = 0
         self._refusing: set[int] = set()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._producer = [new_id() for _ in range(partitions)]
         self._number = [1] * partitions
+        self._spoke_ms = [now_ms()] * partitions
         self._last = 0
         self.closed_reason = ""
         """Why the door is closed; empty while it is open. Set by the door watch."""
@@ -106,16 +113,19 @@ class Ingress:
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[None]:
         """Store messages, in order; the future is done when they are durable (one future serves a whole flush).
 
-        It fails with Refused when nothing was stored, and with Unconfirmed when Redis did not answer in time.
+        It fails with Refused when nothing was stored, and with Unconfirmed when Redis did not answer in time. Raises
+        what the encoder raises for a message that cannot be written down; then none of them is stored.
         """
-        if self.closed_reason or self._stopping or self._held >= MAX_WAITING:
+        full = self._held >= MAX_WAITING or self._held_bytes >= MAX_WAITING_BYTES
+        if self.closed_reason or self._stopping or full:
             reason = self.closed_reason or ("stopping" if self._stopping else "ingress full")
             return self._refuse(len(messages), reason)
         numbers = [partition_of(message.tenant, message.originator, self._partitions) for message in messages]
         if self._refusing and not self._refusing.isdisjoint(numbers):
             return self._refuse(len(messages), "backlog full")
+        blobs = [encode(message) for message in messages]
         futures: dict[int, asyncio.Future[None]] = {}
-        for message, number in zip(messages, numbers, strict=True):
+        for message, number, blob in zip(messages, numbers, blobs, strict=True):
             waiting = self._waiting.get(number)
             if waiting is None:
                 waiting = self._waiting[number] = _Waiting(_Shared(loop=asyncio.get_running_loop()))
@@ -124,10 +134,12 @@ class Ingress:
             parts = waiting.tenants.get(message.tenant)
             if parts is None:
                 parts = waiting.tenants[message.tenant] = []
-            parts.append(encode(message))
+            parts.append(blob)
             waiting.count += 1
+            waiting.size += len(blob)
             futures[number] = waiting.future
         self._held += len(messages)
+        self._held_bytes += sum(map(len, blobs))
         self._wake.set()
         if len(futures) == 1:
             return futures.popitem()[1]
@@ -151,16 +163,21 @@ class Ingress:
             waiting, self._waiting = self._waiting, {}
             if not waiting:
                 continue
-            self._last = count = sum(part.count for part in waiting.values())
+            self._last = sum(part.count for part in waiting.values())
             started = time.perf_counter()
             try:
                 await self._flush(waiting)
             finally:
-                self._held -= count
+                for part in waiting.values():
+                    self._let_go(part)
             metrics.SUBMIT_S.observe(time.perf_counter() - started)
-            metrics.FLUSHED.observe(count)
+            metrics.FLUSHED.observe(self._last)
             if self._waiting or self._stopping:
                 self._wake.set()
+
+    def _let_go(self, part: _Waiting) -> None:
+        self._held -= part.count
+        self._held_bytes -= part.size
 
     async def _linger(self) -> None:
         """Let the flush gather what is on its way: until two turns of the loop have brought nothing, at most LINGER_S.
@@ -176,6 +193,7 @@ class Ingress:
     async def _flush(self, waiting: dict[int, _Waiting]) -> None:
         failpoint("before-submit")
         todo = {number: _entries(part) for number, part in waiting.items()}
+        self._rename_forgotten(todo)
         deadline = time.monotonic() + CONFIRM_WITHIN_S
         while todo:
             try:
@@ -197,11 +215,19 @@ class Ingress:
                 await self._wire.close()
             todo = again
 
+    def _rename_forgotten(self, numbers: Iterable[int]) -> None:
+        """Where this process was silent for long, housekeeping has dropped its name; nothing of then is unanswered."""
+        now = now_ms()
+        for number in numbers:
+            if now - self._spoke_ms[number] > PRODUCER_KEEP_MS // 2:
+                self._producer[number], self._number[number] = new_id(), 1
+            self._spoke_ms[number] = now
+
     def _command(self, number: int, entries: list[bytes]) -> tuple[Argument, ...]:
         keys = self._keys[number]
-        most, now_ms = self._limits.entries, time.time_ns() // 1_000_000
         names = (keys.inbox, keys.producers)
-        return call(SUBMIT, names, self._producer[number], self._number[number], most, now_ms, *entries)
+        most = self._limits.entries
+        return call(SUBMIT, names, self._producer[number], self._number[number], most, now_ms(), *entries)
 
     def _read(self, number: int, reply: Reply) -> str:
         """Empty when stored, "again" to send the flush anew, else the reason of the refusal."""
@@ -232,7 +258,7 @@ class Ingress:
         self._refusing.add(number)
         asyncio.get_running_loop().call_later(REFUSE_FOR_S, self._refusing.discard, number)
         if behind is not None:
-            self._held -= behind.count
+            self._let_go(behind)
         for part in (waiting, behind):
             if part is not None:
                 metrics.REFUSED.labels(refused).inc(part.count)
@@ -254,7 +280,7 @@ class Ingress:
         """Refuse what has gathered behind a flush that is not answered: none of it was sent."""
         behind, self._waiting = self._waiting, {}
         for part in behind.values():
-            self._held -= part.count
+            self._let_go(part)
             metrics.REFUSED.labels("storage does not answer").inc(part.count)
             if not part.future.done():
                 part.future.set_exception(Refused("storage does not answer"))

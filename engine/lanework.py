@@ -12,10 +12,15 @@ from engine.runner import TOO_OFTEN
 from engine.wire import Wire
 
 
+def too_long(lane: Lane) -> bool:
+    """Whether more wait behind a lane's head than may."""
+    return lane.length > MAX_WAITING
+
+
 def due_lanes(owned: Owned) -> list[str]:
     """Originators whose lane is to be run now: its time has come, or too many wait behind its head."""
     now = now_ms()
-    return [originator for originator, lane in owned.lanes.items() if lane.due_ms <= now or lane.length > MAX_WAITING]
+    return [originator for originator, lane in owned.lanes.items() if lane.due_ms <= now or too_long(lane)]
 
 
 async def run_lane(owned: Owned, originator: str, wire: Wire, runner: BatchRunner) -> Commit:

@@ -34,7 +34,6 @@ POINTS: Final = Counter("rulemill_points", "Points written to the store", ["stor
 STORE_S: Final = Histogram("rulemill_store_write_seconds", "Time of a store write", registry=REGISTRY, buckets=_FAST)
 STORE_FAILED: Final = Counter("rulemill_store_failures", "Store writes that failed", ["store"], registry=REGISTRY)
 BACKLOG: Final = Gauge("rulemill_stream_entries", "Entries not done yet", ["partition"], registry=REGISTRY)
-OLDEST_S: Final = Gauge("rulemill_stream_oldest_seconds", "Age of the oldest entry", ["partition"], registry=REGISTRY)
 SPOOLED: Final = Gauge("rulemill_spool_bytes", "Bytes of points on their way to the store", registry=REGISTRY)
 DOOR: Final = Gauge("rulemill_door_open", "1 while messages are accepted", registry=REGISTRY)
 LOOP_LAG_S: Final = Gauge(

@@ -69,7 +69,7 @@ class Outward:
     ) -> None:
         self._wire, self._plan_for, self._secret = wire, plan_for, secret
         self._queues: dict[Place, _Queue] = {}
-        self._limits: dict[tuple[str, str], asyncio.Semaphore] = {}
+        self._limits: dict[tuple[str, str, int], asyncio.Semaphore] = {}
         self._tasks: dict[asyncio.Task[None], int] = {}
         self._owned: dict[int, Owned] = {}
         self._in_hand: set[tuple[int, str]] = set()
@@ -93,7 +93,7 @@ class Outward:
         place = (number, message.tenant, message.node)
         queue = self._queues.setdefault(place, _Queue())
         queue.count += 1
-        metrics.PARKED.labels("call").inc()
+        metrics.PARKED.labels("call").set(len(self._in_hand))
         line = queue.waiting.get(message.originator)
         if line is not None:
             line.append(parked)
@@ -116,6 +116,7 @@ class Outward:
         self._queues = {place: queue for place, queue in self._queues.items() if place[0] != number}
         self._in_hand = {entry for entry in self._in_hand if entry[0] != number}
         self._owned.pop(number, None)
+        metrics.PARKED.labels("call").set(len(self._in_hand))
 
     async def stop(self, finish_s: float = 3.0) -> None:
         """Let calls under way end for a moment, then cut them; what is parked stays parked."""
@@ -175,8 +176,8 @@ class Outward:
                 await self._postpone(place[0], parked)
                 await asyncio.sleep(after_s)
         finally:
-            metrics.PARKED.labels("call").dec()
             self._in_hand.discard((place[0], id))
+            metrics.PARKED.labels("call").set(len(self._in_hand))
             if (queue := self._queues.get(place)) is not None:
                 queue.count -= 1
 
@@ -190,9 +191,11 @@ class Outward:
         node, policy = plan_node.node, plan_node.retry
         if parked.attempts >= policy.attempts:
             return Resumed("call", None, f"gave up after {parked.attempts} attempts: the process died or was stopped")
-        limit = self._limits.get((message.tenant, message.node))
+        # A new deployment may allow another number.
+        which = (message.tenant, message.node, node.concurrency)
+        limit = self._limits.get(which)
         if limit is None:
-            limit = self._limits[message.tenant, message.node] = asyncio.Semaphore(node.concurrency)
+            limit = self._limits[which] = asyncio.Semaphore(node.concurrency)
         async with limit:
             ctx = _CallContext(
                 now_ms(), message.tenant, _key(message), lambda name: self._secret(message.tenant, name),
@@ -231,7 +234,11 @@ class Outward:
 
     async def _bring_back(self, number: int, parked: Parked, resumed: Resumed) -> None:
         keys = self._owned[number].keys
-        command = call(TAKE, (keys.inbox, keys.parked, keys.due), parked.id, encode(resumed))
+        try:
+            why = encode(resumed)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            why = encode(Resumed("call", None, f"the call's result cannot be carried: {error}"))
+        command = call(TAKE, (keys.inbox, keys.parked, keys.due), parked.id, why)
         while True:
             try:
                 reply = (await self._wire.execute([command]))[0]

@@ -100,6 +100,10 @@ class Timers:
             except RedisConnectionError as error:
                 log.warning("timers wait for Redis: %s", error)
                 await asyncio.sleep(0.25)
+            except Exception:
+                # What is due stands in Redis: whatever it was, the next look may do better.
+                log.exception("timers: not fired")
+                await asyncio.sleep(0.25)
 
     async def _fire(self) -> None:
         now = now_ms()
@@ -115,7 +119,7 @@ class Timers:
                 commands.append(call(TAKE, (owned.keys.inbox, owned.keys.parked, owned.keys.due), id, _TIMER))
         try:
             replies = await self._wire.execute(commands) if commands else []
-        except RedisConnectionError:
+        except Exception:
             for entry in due:
                 heapq.heappush(self._near, entry)
             raise
@@ -135,9 +139,15 @@ class Timers:
                     await self._read(owned, crashed=False)
                 except RedisConnectionError as error:
                     log.warning("timers are not read: %s", error)
+                except Exception:
+                    log.exception("timers of partition %d are not read", owned.keys.number)
 
     def _has(self, number: int, id: str) -> bool:
         return (number, id) in self._known or self._called(number, id)
+
+    def _owns(self, owned: Owned) -> bool:
+        """Whether a partition is still ours: lost while it was read, what is parked there is its next owner's."""
+        return self._owned.get(owned.keys.number) is owned
 
     async def _read(self, owned: Owned, crashed: bool) -> None:
         """Read what is due within the horizon and not in memory yet; after a crash, count it for calls under way."""
@@ -150,6 +160,8 @@ class Timers:
             unknown = [pair for pair in ids if not self._has(keys.number, pair[0])]
             if unknown:
                 blobs = (await self._wire.execute([("HMGET", keys.parked, *[id for id, _ in unknown])]))[0]
+                if not self._owns(owned):
+                    return
                 for (id, due_ms), blob in zip(unknown, blobs, strict=True):
                     if blob is None:
                         continue
@@ -164,6 +176,8 @@ class Timers:
         calls.sort(key=lambda entry: entry.order)
         if crashed:
             calls = await self._count_crash(owned, calls)
+        if not self._owns(owned):
+            return
         for entry in calls:
             self._calls(owned, entry)
 

@@ -18,7 +18,7 @@ WATCHED_KEY = "rm:{reg}:tail"
 """Hash of watched tenants; whoever watches renews its field, and the key expires without it."""
 CHANNEL = "rm:tail"
 AT_ONCE = 500
-"""Steps published of one commit; the rest is counted, not told."""
+"""Steps published of one commit; the rest is not told: a tail is a look, not a record."""
 
 
 class Tail:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import hiredis
 from redis.asyncio.connection import parse_url
@@ -23,6 +24,10 @@ Argument = str | bytes | int | float
 Reply = Any
 
 CONNECT_TIMEOUT_S = 5.0
+PING_EVERY_S = 5.0
+"""How often a subscription is asked whether it still stands: nothing else would tell of a peer that is gone."""
+
+_SCRIPTS: Final[list[tuple[Argument, ...]]] = [("SCRIPT", "LOAD", script.text) for script in ALL]
 
 
 class _Protocol(asyncio.Protocol):
@@ -78,6 +83,8 @@ class Wire:
         Raises redis.exceptions.ConnectionError when the connection is or gets lost, or is silent for `timeout_s`:
         then nobody knows what was done.
         """
+        if not commands:
+            return []
         protocol = self._protocol
         if protocol is None or protocol.lost is not None:
             protocol = await self._connect()
@@ -85,7 +92,11 @@ class Wire:
         assert protocol.transport is not None
         silence = asyncio.get_running_loop().call_later(timeout_s, protocol.transport.abort)
         try:
-            return await future
+            replies = await future
+            if any(failed(reply) and str(reply).startswith("NOSCRIPT") for reply in replies):
+                # Redis was made to forget its scripts: whoever tries again shall have better luck.
+                await self._send(protocol, _SCRIPTS)
+            return replies
         finally:
             silence.cancel()
 
@@ -135,7 +146,7 @@ class Wire:
             hello.insert(0, ("AUTH", *user, where["password"]))
         if where.get("db"):
             hello.append(("SELECT", where["db"]))
-        hello += [("SCRIPT", "LOAD", script.text) for script in ALL]
+        hello += _SCRIPTS
         for reply in await self._send(protocol, hello):
             if isinstance(reply, hiredis.ReplyError):
                 raise RedisConnectionError(f"Redis refused us: {reply}")
@@ -186,9 +197,14 @@ class Subscriber:
         await self._wire.execute([("SUBSCRIBE", channel) for channel in self._channels])
 
     async def _keep(self) -> None:
+        pinged = time.monotonic()
         while True:
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(min(0.25, PING_EVERY_S))
             if self._wire.connected:
+                if time.monotonic() - pinged >= PING_EVERY_S:
+                    pinged = time.monotonic()
+                    with contextlib.suppress(RedisConnectionError):
+                        await self._wire.execute([("PING",)], timeout_s=PING_EVERY_S)
                 continue
             if self._lost is not None:
                 self._lost()

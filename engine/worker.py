@@ -22,7 +22,7 @@ from engine.deployments import Deployments, Plans
 from engine.entries import Item, UnknownEntryError, unpack_entry
 from engine.errors import StateUnavailable
 from engine.failpoints import failpoint
-from engine.lanework import due_lanes, run_lane
+from engine.lanework import due_lanes, run_lane, too_long
 from engine.leases import Leases, Owned
 from engine.message import now_ms
 from engine.node import Product
@@ -310,8 +310,6 @@ class Worker:
         while failed(reply):
             log.error("commit in partition %d refused: %s", owned.keys.number, reply)
             await asyncio.sleep(0.25)
-            if str(reply).startswith("NOSCRIPT"):
-                await self._wire.close()
             try:
                 reply = (await self._wire.execute([commit.command()]))[0]
             except RedisConnectionError as error:
@@ -361,11 +359,17 @@ class Worker:
         """Run the lanes that are due."""
         for owned in list(self._owned.values()):
             for originator in due_lanes(owned):
-                commit = await run_lane(owned, originator, self._side, self._runner)
-                await self._commit({owned.keys.number: commit})
-                self._progress()
-                if self._owned.get(owned.keys.number) is not owned:
-                    break
+                await self._lane(owned, originator)
+
+    async def _lane(self, owned: Owned, originator: str) -> None:
+        """Run the head of a lane, and go on while it is too long: a batch may bring more than one run takes away."""
+        while self._owned.get(owned.keys.number) is owned:
+            commit = await run_lane(owned, originator, self._side, self._runner)
+            await self._commit({owned.keys.number: commit})
+            self._progress()
+            lane = owned.lanes.get(originator)
+            if lane is None or not too_long(lane) or self._stopping:
+                return
 
 
 def _next_count(count: int, given: Mapping[int, int], used: int, items: int, size: int) -> int:

@@ -249,7 +249,9 @@ class Registry:
     async def find_credential(self, print_: str) -> Device | None:
         """The device that a credential `KIND:hex` belongs to."""
         id = await self._client.hget(_tokens(print_), print_)
-        return None if id is None else await self.find_device(_text(id))
+        device = None if id is None else await self.find_device(_text(id))
+        # The credential may have been taken from the device between the two reads.
+        return device if device is not None and print_ in device.credentials else None
 
     async def find_external(self, external_id: str) -> Device | None:
         """The device of an external id."""

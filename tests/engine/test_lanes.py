@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine import lanework
+from engine.commit import Commit
 from engine.lanes import backoff_s
 from engine.message import Message
 from engine.outcomes import Outcomes
@@ -134,3 +135,27 @@ def test_backing_off_doubles_with_jitter_to_its_limit() -> None:
         assert 0.75 * base <= backoff_s(attempts) <= 1.25 * base
     assert backoff_s(3, 0.2) == 0.2
     assert backoff_s(3, -1) == 0
+
+
+@pytest.mark.asyncio
+async def test_a_lane_is_cut_to_its_length_before_more_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanework, "MAX_WAITING", 50)
+    monkeypatch.setattr(lanework, "RUN_AT_ONCE", 10)
+
+    def wait(i: int, m: Message, out: Outcomes, ctx: Any) -> None:
+        out.retry(i, "later", 60.0)
+
+    worker = await bench.work(plan(("wait", Do(wait), {})))
+    lengths: list[int] = []
+    read = worker._commit_and_read
+
+    async def watched(commits: dict[int, Commit]) -> Any:
+        lengths.extend(lane.length for owned in worker._owned.values() for lane in owned.lanes.values())
+        return await read(commits)
+
+    monkeypatch.setattr(worker, "_commit_and_read", watched)
+    for _ in range(3):
+        await bench.ingress.submit([message("d", n) for n in range(200)])
+    await until(lambda: bench.letters(550))
+    await until(lambda: lengths and lengths[-1] == 50)
+    assert max(lengths) <= 50

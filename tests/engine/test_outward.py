@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from engine import outward, parked
@@ -179,3 +180,37 @@ async def test_waiting_calls_are_bounded_and_the_rest_takes_failure(
     letters = await until(lambda: bench.letters(3))
     assert {letter.reason for letter in letters} == {"outbox full"}
     assert sorted(letter.message.data["n"] for letter in letters) == [5, 6, 7]
+
+
+async def test_a_result_that_cannot_be_carried_fails_its_message_and_holds_nobody_up(bench: Bench) -> None:
+    async def post(m: Message, ctx: Any) -> list[Any]:
+        return [("Success", replace(m, data={"n": 2**70 if m.data["n"] == 0 else m.data["n"]}))]
+
+    await bench.work(post_then_save(post))
+    await bench.ingress.submit([message("d", {"n": n}) for n in range(3)])
+    await until(lambda: _all_ended(bench))
+    [letter] = await until(lambda: bench.letters(1))
+    assert "cannot be carried" in letter.reason
+    await until(bench.spools_empty)
+    assert [point.value for point in await bench.store.latest("acme", "d")] == [2]
+
+
+async def test_timers_that_are_being_read_make_no_call_for_a_partition_that_is_lost_meanwhile(bench: Bench) -> None:
+    calls: list[Any] = []
+
+    async def post(m: Message, ctx: Any) -> list[Any]:
+        calls.append(m.data)
+        await asyncio.sleep(60)
+        return []
+
+    worker = await bench.work(post_then_save(post))
+    await bench.ingress.submit([message("d", {"n": 1})])
+    await until(lambda: calls)
+    number = bench.keys("d").number
+    owned = worker._owned[number]
+    worker._outward.disown(number)
+    reading = asyncio.create_task(worker._timers._read(owned, crashed=False))
+    await asyncio.sleep(0)
+    worker._timers.disown(number)
+    await reading
+    assert not worker._outward._tasks

@@ -9,7 +9,7 @@ import pytest
 import redis.asyncio as redis
 
 from engine import parked as module
-from engine.entries import encode, unpack_entry
+from engine.entries import UnknownEntryError, decode_parked, encode, unpack_entry
 from engine.message import Message
 from engine.node import Resumed
 from engine.outcomes import Outcomes
@@ -113,3 +113,34 @@ async def test_what_comes_back_says_why(redis_url: str) -> None:
         [item] = unpack_entry([part for pair in fields.items() for part in pair])
         assert item.resumed == Resumed("answer", {"ok": 1})
         assert (item.message.node, item.message.hops) == ("ask", 1)
+
+
+async def test_an_error_that_nobody_foresaw_does_not_end_the_timers(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HORIZON_MS", 300)
+    worker = await bench.work(plan(("wait", Delay(1000), {"timer": ["save"]}), ("save", Save(), {})))
+    timers, failed = worker._timers, set()
+    await until(lambda: len(timers._owned) == PARTITIONS)
+
+    def unwilling(what: str) -> None:
+        whole = getattr(timers, what)
+
+        async def step(*args: Any, **options: Any) -> None:
+            if what not in failed:
+                failed.add(what)
+                raise ValueError(what)
+            await whole(*args, **options)
+
+        monkeypatch.setattr(timers, what, step)
+
+    unwilling("_read")
+    unwilling("_fire")
+    await bench.ingress.submit([message("d", {"n": 1})])
+    await until(lambda: bench.stored("d"))
+    assert failed == {"_read", "_fire"}
+
+
+async def test_a_parked_message_of_a_newer_release_is_left_to_it() -> None:
+    with pytest.raises(UnknownEntryError):
+        decode_parked(encode({"unheard": "of"}))
