@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Mapping
 
+from api.certificate import server_context
 from api.transports.http import Asgi
 from api.transports.http_server import HttpListener
 from api.transports.mqtt.server import MqttServer
@@ -25,7 +25,7 @@ async def open_doors(
     for key, listening in sockets.items():
         door = LISTENERS[key]
         if door.family == "mqtt":
-            await mqtt.start(sockets=[listening], tls=_context(tls) if door.tls else None, name=key)
+            await mqtt.start(sockets=[listening], tls=server_context(tls) if door.tls else None, name=key)
             continue
         listener = HttpListener(
             key, http, [listening], tls=tls if door.tls else None,
@@ -34,10 +34,3 @@ async def open_doors(
         await listener.start()
         listeners.append(listener)
     return listeners
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.certificate, tls.key)
-    return context
