@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import cast
 
@@ -120,8 +120,9 @@ async def run_api(
     *,
     bootstrap: str | None = None,
     demo: bool = False,
+    tell: Callable[[], None] | None = None,
 ) -> None:
-    """Serve devices and apps until a signal says stop, then answer what was accepted."""
+    """Serve devices and apps until a signal says stop, then answer what was accepted; `tell` is called when ready."""
     from api.auth import DeviceAuth
     from api.connectors import Context, load, named
     from api.dialects.cloudthing.coap import CloudThingCoap
@@ -239,6 +240,8 @@ async def run_api(
         progress = Progress()
         spare_the_collector()
         progress.ready()
+        if tell is not None:
+            tell()
         while not stop.is_set():
             progress()
             with contextlib.suppress(TimeoutError):

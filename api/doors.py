@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Mapping
 from typing import Protocol
 
+from api.certificate import server_context
 from api.transports.coap import Surface as CoapSurface
 from api.transports.http import Asgi
 from api.transports.http_server import HttpListener
@@ -34,7 +34,7 @@ async def open_doors(
     for key, listening in sockets.items():
         door = LISTENERS[key]
         if door.family == "mqtt":
-            await mqtt.start(sockets=[listening], tls=_context(tls) if door.tls else None, name=key)
+            await mqtt.start(sockets=[listening], tls=server_context(tls) if door.tls else None, name=key)
             continue
         if door.family == "coap":
             # Here, because its library is an extra that need not be there.
@@ -51,10 +51,3 @@ async def open_doors(
         await listener.start()
         listeners.append(listener)
     return listeners
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.certificate, tls.key)
-    return context

@@ -6,6 +6,9 @@ import asyncio
 import json
 import logging
 import secrets
+import shutil
+import socket
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import click
 
 from api.app import connect, partition_count, stopping
+from api.certificate import check_certificate
 from api.embedded_redis import EmbeddedRedis, check_given, lock
 from api.private_file import write_private
 from api.sockets import addresses, bind, pack, shown
@@ -42,6 +46,7 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
 
         named(settings.connectors)
     folder = settings.folder()
+    check_certificate(settings)
     lock(folder)
     ready = folder / "ready.json"
     ready.unlink(missing_ok=True)
@@ -84,7 +89,7 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
     supervisor = Supervisor(children, url, partitions, redis)
     try:
         await supervisor.start(redis_process)
-        facts = _facts({key: shown(each) for key, each in sockets.items()}, token)
+        facts = facts_of(sockets, token)
         demo_file = folder / "demo.json"
         if demo and demo_file.exists():
             facts["devices"] = json.loads(demo_file.read_text())["devices"]
@@ -131,12 +136,13 @@ def _worker_arguments(name: str) -> list[str]:
     return ["worker", "--name", name]
 
 
-def _facts(where: Mapping[str, str], token: str) -> dict[str, Any]:
+def facts_of(sockets: Mapping[str, socket.socket], token: str) -> dict[str, Any]:
     """The content of ready.json."""
+    where = {key: shown(each) for key, each in sockets.items()}
     return {
         "http": f"http://{where['http']}",
         "mqtt": where["mqtt"],
-        "listeners": dict(where),
+        "listeners": where,
         "operator_token": token,
     }
 
@@ -153,5 +159,11 @@ def _tell(facts: Mapping[str, Any], notes: list[str], folder: Path, demo: bool) 
         token = facts["devices"]["thingsboard"]["token"]
         click.echo("\nTry it, in another terminal:\n")
         click.echo(f"  curl -d '{{\"temperature\": 42}}' {facts['http']}/api/v1/{token}/telemetry")
-        click.echo("  rulemill points latest demo-thermometer")
-        click.echo("  rulemill alarm list\n")
+        command = _command()
+        click.echo(f"  {command} points latest demo-thermometer")
+        click.echo(f"  {command} alarm list\n")
+
+
+def _command() -> str:
+    """How a shell in this folder calls us: by name if that is found, else by the path we were started by."""
+    return "rulemill" if shutil.which("rulemill") else sys.argv[0]

@@ -41,7 +41,7 @@ async def boot(stack: Stack, name: str, **replaced: str) -> None:
 async def cloudthing(stack: Stack) -> AsyncIterator[CloudThing]:
     service = CloudThing(
         stack.url, auth=stack.auth, registry=stack.registry, intake=stack.intake, replies=stack.replies,
-        commands=stack.commands, live=stack.live,
+        commands=stack.commands, live=stack.live, answers=stack.answers, firmware=stack.firmware,
     )  # fmt: skip
     await service.start()
     yield service
