@@ -18,7 +18,7 @@ print(type(run({lang!r}, source, {msg}, budget_s=10)).__name__)
 
 
 @pytest.mark.parametrize("lang", ["lua", "js"])
-@pytest.mark.parametrize("msg", ["'x' * (49 << 20)", "b'x' * (17 << 20)", "list(range(20_000_000))"])
+@pytest.mark.parametrize("msg", ["'x' * (49 << 20)", "b'x' * (17 << 20)", "list(range(4_000_000))"])
 def test_a_message_beyond_the_memory_does_not_end_the_process(lang: str, msg: str) -> None:
     # In a process of its own: what goes wrong here is an abort.
     done = subprocess.run(
