@@ -156,12 +156,16 @@ def _from_environment(
     known = {f"RULEMILL_{field.name.upper()}": field.name for field in msgspec.structs.fields(Settings)}
     short = {"RULEMILL_HTTP": "http", "RULEMILL_MQTT": "mqtt"}
     doors = {f"RULEMILL_LISTEN_{key.upper()}": key for key in LISTENERS}
+    given: dict[str, str] = {}
     for name, value in environment.items():
         if not name.startswith("RULEMILL_") or name in OTHER_VARIABLES or name.startswith(_IGNORED):
             continue
         if name in short or name in doors:
-            if value:
-                listeners[short.get(name) or doors[name]] = value
+            key = short.get(name) or doors[name]
+            if value and given.setdefault(key, value) != value:
+                findings.append(Finding(name, f"says {value}, and another variable for the same listener {given[key]}"))
+            elif value:
+                listeners[key] = value
         elif name in known and known[name] not in ("listeners", "tls"):
             field = known[name]
             lists = ("plugins", "connectors", "trusted_proxies", "cors_origins")

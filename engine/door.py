@@ -51,7 +51,7 @@ class Door:
             else:
                 log.warning("door open again")
             self._ingress.closed_reason = reason
-        metrics.DOOR.set(0 if reason else 1)
+        metrics.DOOR.labels("ingress").set(0 if reason else 1)
 
     async def _reason(self) -> str:
         commands: list[tuple[Argument, ...]] = [("INFO", "memory")]

@@ -35,7 +35,8 @@ STORE_S: Final = Histogram("rulemill_store_write_seconds", "Time of a store writ
 STORE_FAILED: Final = Counter("rulemill_store_failures", "Store writes that failed", ["store"], registry=REGISTRY)
 BACKLOG: Final = Gauge("rulemill_stream_entries", "Entries not done yet", ["partition"], registry=REGISTRY)
 SPOOLED: Final = Gauge("rulemill_spool_bytes", "Bytes of points on their way to the store", registry=REGISTRY)
-DOOR: Final = Gauge("rulemill_door_open", "1 while messages are accepted", registry=REGISTRY)
+DOOR: Final = Gauge("rulemill_door_open", "1 while messages are accepted", ["door"], registry=REGISTRY)
+"""Labelled so that only processes that have a door show one."""
 LOOP_LAG_S: Final = Gauge(
     "rulemill_loop_lag_seconds", "How late the event loop was at the last look", registry=REGISTRY
 )

@@ -47,6 +47,11 @@ def test_every_listener_has_a_variable(key: str) -> None:
         ({"RULEMILL_LISTEN_HTPP": "127.0.0.1:1"}, "RULEMILL_LISTEN_HTPP", "did you mean RULEMILL_LISTEN_HTTP?"),
         ({"RULEMILL_LISTEN_HTTPS": "127.0.0.1:1"}, "listeners.https", "tls.certificate"),
         ({"RULEMILL_HTTP": "127.0.0.1:1", "RULEMILL_MQTT": "127.0.0.1:1"}, "listeners.", "same address"),
+        (
+            {"RULEMILL_HTTP": "127.0.0.1:1", "RULEMILL_LISTEN_HTTP": "127.0.0.1:2"},
+            "HTTP",
+            "another variable for the same listener",
+        ),
         ({"RULEMILL_PARTITIONS": "0"}, "partitions", "from 1 to 1024"),
         ({"RULEMILL_DURABILITY": "perhaps"}, "durability", "perhaps"),
     ],
