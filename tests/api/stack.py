@@ -26,6 +26,7 @@ from api.transports.http_deadlines import Deadlines
 from api.transports.http_server import HttpListener
 from api.transports.mqtt.dialect import MqttDialect
 from api.transports.mqtt.server import MqttServer
+from api.transports.mqtt.sessions import SessionStore
 from chains.plans import PlanSource
 from chains.repository import ChainRepository
 from engine.config import Tls
@@ -156,7 +157,7 @@ class Stack:
 
     async def mqtt(self, *dialects: MqttDialect) -> int:
         """Listen for MQTT on a free port; every CONNECT is offered to these dialects in turn."""
-        server = MqttServer(lambda connect, peer: dialects, self.intake.submit)
+        server = MqttServer(lambda connect, peer: dialects, self.intake.submit, SessionStore(self.redis))
         [(_, port)] = await server.start(host="127.0.0.1", port=0)
         self._exit.push_async_callback(server.stop, 1.0)
         return port

@@ -60,7 +60,7 @@ class DeviceLogin:
 
     __slots__ = (
         "_asked", "_calls", "_device", "_feed", "_feeding", "_parts", "_print", "_session", "_shared", "_subscribed",
-        "_unlisten", "_updates_since_ms", "scope",
+        "_unlisten", "_updates_since_ms", "_updating", "scope",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, device: Device, print_: str) -> None:
@@ -75,6 +75,7 @@ class DeviceLogin:
         self._calls: set[asyncio.Task[None]] = set()
         self._unlisten: Callable[[], None] | None = None
         self._updates_since_ms = 0
+        self._updating = Recheck("attributes of an MQTT device", self.catch_up)
 
     def connected(self, session: Session) -> None:
         """The device has its CONNACK."""
@@ -95,6 +96,7 @@ class DeviceLogin:
         self._subscribed.clear()
         self._listen()
         self._feeding.cancel()
+        self._updating.cancel()
         for task in self._calls:
             task.cancel()
 
@@ -187,7 +189,11 @@ class DeviceLogin:
         if what is Down.COMMANDS:
             self._feeding.ask()
         elif what is Down.UPDATES and fresh:
-            self._updates_since_ms = now_ms()
+            away_ms = self._session.away_since_ms if self._session is not None else 0
+            self._updates_since_ms = away_ms or now_ms()
+            if away_ms:
+                # G-11: what changed while the client of a persistent session was away.
+                self._updating.ask()
 
     def unsubscribed(self, topic_filter: str) -> None:
         """What nobody takes is not listened for."""

@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, host: Host, listener: str) -> None:
         self.peer = Peer("", listener)
         self.client_id = ""
+        self.away_since_ms = 0
         self.login: Login | None = None
         self.owner: Owner | None = None
         self.established = False
@@ -258,6 +259,7 @@ class Connection(asyncio.Protocol):
             return
         login, self.client_id, opened, persistent = admitted
         self.login = login
+        self.away_since_ms = opened.left_ms
         self.established = True
         self._will = connect.will
         self._received = set(opened.received)

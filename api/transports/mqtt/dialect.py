@@ -75,6 +75,8 @@ class Session(Protocol):
     """A connected client, as its dialect sees it."""
 
     client_id: str
+    away_since_ms: int
+    """Since when the client of a resumed session was away; 0 for a new session."""
 
     def send(self, topic: str, payload: bytes, qos: int = 1) -> bool:
         """Publish to the client if one of its subscriptions takes `topic`; whether one did.

@@ -84,14 +84,17 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
 
-# KEYS session queue; ARGV owner ttl_s release replace, then the queue
+# KEYS session queue; ARGV owner ttl_s release replace now_ms, then the queue
 _LEAVE = """
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
 if ARGV[4] == '1' then
   redis.call('DEL', KEYS[2])
-  for i = 5, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
+  for i = 6, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
 end
-if ARGV[3] == '1' then redis.call('HDEL', KEYS[1], 'owner', 'until') end
+if ARGV[3] == '1' then
+  redis.call('HDEL', KEYS[1], 'owner', 'until')
+  redis.call('HSET', KEYS[1], 'left', ARGV[5])
+end
 redis.call('HSET', KEYS[1], 'kept', '1')
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
@@ -126,6 +129,8 @@ class Opened(NamedTuple):
     subscriptions: Mapping[str, int] = {}
     received: frozenset[int] = frozenset()
     queue: Sequence[Queued] = ()
+    left_ms: int = 0
+    """Since when nobody was connected, as far as is known; 0 for a new session."""
 
 
 class Holder(NamedTuple):
@@ -215,7 +220,7 @@ class SessionStore:
 
     async def settled(self, holder: Holder) -> None:
         """Forget the queue: the client has it."""
-        await self._leave(_keys(holder)[:2], [holder.owner, self._keep_s, "", "1"])
+        await self._leave(_keys(holder)[:2], [holder.owner, self._keep_s, "", "1", ""])
 
     async def leave(self, holder: Holder, queue: Sequence[Queued] | None) -> int:
         """Let go of the session, leaving this queue behind (None: the one that is there); how many had to be dropped.
@@ -224,7 +229,8 @@ class SessionStore:
         """
         kept = [msgspec.msgpack.encode(item) for item in (queue or ())[-QUEUE_LIMIT:]]
         replace = "" if queue is None else "1"
-        await self._leave(_keys(holder)[:2], [holder.owner, self._keep_s, "1", replace, *kept])
+        now = time.time_ns() // 1_000_000
+        await self._leave(_keys(holder)[:2], [holder.owner, self._keep_s, "1", replace, now, *kept])
         return len(queue or ()) - len(kept)
 
     async def enqueue(self, scope: str, topic: str, payload: bytes, qos: int) -> tuple[int, int]:
@@ -302,10 +308,16 @@ def _opened(number: int, found: Any, queued: Sequence[bytes]) -> Opened:
     pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
     subscriptions: dict[str, int] = {}
     received = []
+    left_ms = 0
     for field, value in pairs:
         if field.startswith(b"s:"):
             subscriptions[field[2:].decode()] = int(value)
         elif field.startswith(b"q:"):
             received.append(int(field[2:]))
+        elif field == b"left":
+            left_ms = max(left_ms, int(value))
+        elif field == b"until":
+            # Its process died without a word: it was believed alive for so long after its last sign.
+            left_ms = max(left_ms, int(value) - BELIEVED_MS)
     queue = [msgspec.msgpack.decode(item, type=Queued) for item in queued]
-    return Opened(number, bool(found), subscriptions, frozenset(received), queue)
+    return Opened(number, bool(found), subscriptions, frozenset(received), queue, left_ms)

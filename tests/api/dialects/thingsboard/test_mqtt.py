@@ -199,6 +199,22 @@ async def test_changes_of_shared_attributes(site: Site, topic: str) -> None:
         assert await said(client) == (topic, {"heard": 1})
 
 
+@pytest.mark.spec("TB-X1", "G-11")
+async def test_changes_while_a_persistent_client_is_away_are_told_when_it_is_back(site: Site) -> None:
+    topic = ME + "attributes"
+    options = {"identifier": "kept", "clean_session": False}
+    await site.attributes.write(TENANT, site.d1.id, "SHARED", {"before": 1})
+    await asyncio.sleep(0.01)
+    async with connected(site, **options) as client:
+        await subscribed(site, client, topic)
+    await asyncio.sleep(0.05)
+    await site.attributes.write(TENANT, site.d1.id, "SHARED", {"away": 1})
+    async with connected(site, **options) as client:
+        assert await said(client) == (topic, {"away": 1})
+        await site.attributes.write(TENANT, site.d1.id, "SHARED", {"back": 1})
+        assert await said(client) == (topic, {"back": 1})
+
+
 # Commands and calls
 
 
