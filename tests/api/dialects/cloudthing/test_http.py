@@ -337,7 +337,7 @@ async def test_without_storage_the_device_is_told_to_come_back(site):
     assert (await post(site, ONE)).status_code == 200
 
 
-@pytest.mark.spec("CT-70", "G-18")
+@pytest.mark.spec("CT-2", "CT-70", "G-18")
 async def test_messages_tell_how_they_came(redis_url):
     async with running(redis_url, work=False) as site:
         document = {"r": [{"k": "a", "v": 1, "t": T0, "g": {"lt": 1, "ln": 2}}]}
