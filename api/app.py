@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import cast
 
@@ -120,10 +120,14 @@ async def run_api(
     *,
     bootstrap: str | None = None,
     demo: bool = False,
+    tell: Callable[[], None] | None = None,
 ) -> None:
-    """Serve devices and apps until a signal says stop, then answer what was accepted."""
+    """Serve devices and apps until a signal says stop, then answer what was accepted; `tell` is called when ready."""
     from api.auth import DeviceAuth
+    from api.connectors import Context, load, named
+    from api.dialects.cloudthing.coap import CloudThingCoap
     from api.dialects.cloudthing.http import CloudThingHttp
+    from api.dialects.cloudthing.lorawan_mqtt import LorawanBrokers
     from api.dialects.cloudthing.mqtt import CloudThingMqtt
     from api.dialects.cloudthing.service import CloudThing
     from api.dialects.thingsboard.http import ThingsBoardHttp
@@ -208,8 +212,12 @@ async def run_api(
             """Who a CONNECT may belong to, likeliest first (G-9)."""
             return (ct_mqtt, tb_mqtt) if ":" in (connect.username or "") else (tb_mqtt,)
 
+        def context(name: str) -> Context:
+            return Context(name, registry=registry, auth=auth, intake=intake, client=client)
+
+        connectors = load(named(settings.connectors), context)
         front = Front(
-            [thingsboard, CloudThingHttp(cloudthing)], cast(Asgi, flow),
+            [thingsboard, CloudThingHttp(cloudthing), *connectors], cast(Asgi, flow),
             cors_origins=settings.cors_origins, trusted_proxies=settings.trusted_proxies,
         )  # fmt: skip
         mqtt = MqttServer(dialects, intake.submit, SessionStore(client))
@@ -222,10 +230,18 @@ async def run_api(
         for service in (replies, live, auth, door, ingress, cloudthing, house, MetricPin(side, f"api-{os.getpid()}")):
             await service.start()
             stack.push_async_callback(service.stop)
-        listeners = await open_doors(sockets, settings.tls, front, mqtt)
+        brokers = LorawanBrokers(url, client, registry, cloudthing)
+        stack.push_async_callback(brokers.stop)
+        await brokers.start()
+        for connector in connectors:
+            stack.push_async_callback(connector.stop)
+            await connector.start()
+        listeners = await open_doors(sockets, settings.tls, front, mqtt, CloudThingCoap(cloudthing))
         progress = Progress()
         spare_the_collector()
         progress.ready()
+        if tell is not None:
+            tell()
         while not stop.is_set():
             progress()
             with contextlib.suppress(TimeoutError):

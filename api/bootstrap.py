@@ -12,12 +12,14 @@ from msgspec.structs import replace
 from referencing import Registry as References
 
 from api.flow.facets import check_facets
+from api.networks import FACETS
 from chains.compiler import check_chain
 from chains.model import pointer
 from chains.repository import DEFAULT_ROOT, ChainRepository
 from chains.wording import explain
 from engine.errors import BadInput, Conflict, Finding, InvalidDocument, NotFound
 from engine.node import Product
+from engine.stores.links import all_normalized
 from engine.stores.registry import Credential, Device, Registry, Tenant, fingerprint
 
 
@@ -48,6 +50,10 @@ class DeviceEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
     parent: str = ""
     is_gateway: bool = False
+    links: Annotated[
+        dict[str, str],
+        Meta(description="Its ids in radio networks, unique in its product: `sigfox`, and `lorawan`, the DevEUI."),
+    ] = {}
     credentials: Annotated[
         list[CredentialEntry] | None, Meta(description="All that it shall have; left out: they stay as they are.")
     ] = None
@@ -69,8 +75,8 @@ _PRODUCT_KEYS: Final = ("id", "tenant", "name")
 
 def bootstrap_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of bootstrap files. What the chains in them must be is said by the schema of chains."""
-    (tenant, device), definitions = msgspec.json.schema_components(
-        [TenantEntry, DeviceEntry], ref_template="#/$defs/{name}"
+    (tenant, device, *networks), definitions = msgspec.json.schema_components(
+        [TenantEntry, DeviceEntry, *FACETS.values()], ref_template="#/$defs/{name}"
     )
     text = {"type": "string"}
     product = {
@@ -84,6 +90,7 @@ def bootstrap_schema() -> dict[str, Any]:
             "transform": {"type": "object", "description": "The transform function: `{lang, source}`."},
             "events": {"type": "object", "description": "Functions that answer events: `{event id: {lang, source}}`."},
             "protobuf": {"type": "object", "description": "`{descriptor_set_b64, message}`."},
+            **dict(zip(FACETS, networks, strict=True)),
         },
     }
     chain = {
@@ -249,7 +256,7 @@ class _Work:
         wanted = Device(
             id=entry.id or (known.id if known else ""), tenant=entry.tenant, name=entry.name,
             external_id=entry.external_id, product=entry.product, enabled=entry.enabled, parent=entry.parent,
-            is_gateway=entry.is_gateway,
+            is_gateway=entry.is_gateway, links=all_normalized(entry.links),
         )  # fmt: skip
         credentials = None
         prints = known.credentials if known else []

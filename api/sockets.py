@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import socket
 from collections.abc import Mapping
 
@@ -30,11 +31,15 @@ def bind(
     notes: list[str] = []
     findings: list[Finding] = []
     for key, address in doors.items():
+        listen = _listen_coap if LISTENERS[key].family == "coap" else _listen
+        if listen is _listen_coap and importlib.util.find_spec("aiocoap") is None:
+            findings.append(Finding(f"listeners.{key}", "needs the extra: pip install 'rulemill[coap]'"))
+            continue
         try:
-            sockets[key] = _listen(address)
+            sockets[key] = listen(address)
         except OSError as error:
             if fall_back and key not in named and error.errno == errno.EADDRINUSE:
-                sockets[key] = _listen(f"{split_address(address)[0]}:0")
+                sockets[key] = listen(f"{split_address(address)[0]}:0")
                 notes.append(f"{address} is taken: {key} is at {shown(sockets[key])}")
                 continue
             hint = "" if error.errno != errno.EADDRINUSE else "; another program has it. Port 0 takes any free one"
@@ -66,9 +71,25 @@ def _listen(address: str) -> socket.socket:
     return listening
 
 
+def _listen_coap(address: str) -> socket.socket:
+    """A UDP socket of both families, as aiocoap wants it: IPv4 comes mapped into IPv6."""
+    host, port = split_address(address)
+    found = socket.getaddrinfo(host, port, socket.AF_INET6, socket.SOCK_DGRAM, 0, socket.AI_V4MAPPED)
+    listening = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listening.bind(found[0][4])
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
 def shown(listening: socket.socket) -> str:
     """`host:port` as a client on this machine can use it."""
     host, port = listening.getsockname()[:2]
+    host = host.removeprefix("::ffff:")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

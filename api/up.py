@@ -6,6 +6,9 @@ import asyncio
 import json
 import logging
 import secrets
+import shutil
+import socket
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import click
 
 from api.app import connect, partition_count, stopping
+from api.certificate import check_certificate
 from api.embedded_redis import EmbeddedRedis, check_given, lock
 from api.private_file import write_private
 from api.sockets import addresses, bind, pack, shown
@@ -37,7 +41,12 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
     """Start everything, say where it is, and run until a signal says stop."""
     stop = stopping()
     settings = loaded.settings
+    if settings.connectors:
+        from api.connectors import named
+
+        named(settings.connectors)
     folder = settings.folder()
+    check_certificate(settings)
     lock(folder)
     ready = folder / "ready.json"
     ready.unlink(missing_ok=True)
@@ -65,15 +74,22 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
         await asyncio.to_thread(give_back, url, None, partitions)
     environment = _environment(loaded, url, token)
     packed, descriptors = pack(sockets), tuple(each.fileno() for each in sockets.values())
+    # The datagrams of one CoAP exchange must all come to one process: the first.
+    shared = pack({key: each for key, each in sockets.items() if LISTENERS[key].family != "coap"})
     children = [
-        Child("api", _api_arguments(packed, bootstrap if i == 0 else None, demo and i == 0), descriptors, environment)
+        Child(
+            "api",
+            _api_arguments(shared if i else packed, bootstrap if i == 0 else None, demo and i == 0),
+            descriptors,
+            environment,
+        )
         for i in range(settings.api_processes)
     ]
     children += [Child("worker", _worker_arguments, (), environment) for _ in range(settings.worker_count())]
     supervisor = Supervisor(children, url, partitions, redis)
     try:
         await supervisor.start(redis_process)
-        facts = _facts({key: shown(each) for key, each in sockets.items()}, token)
+        facts = facts_of(sockets, token)
         demo_file = folder / "demo.json"
         if demo and demo_file.exists():
             facts["devices"] = json.loads(demo_file.read_text())["devices"]
@@ -102,7 +118,8 @@ def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
         "partitions": settings.partitions, "backlog_entries": settings.backlog_entries,
         "spool_bytes": settings.spool_bytes, "log_level": settings.log_level,
         "trusted_proxies": ",".join(settings.trusted_proxies), "cors_origins": ",".join(settings.cors_origins),
-        "plugins": ",".join(settings.plugins), "tls_certificate": settings.tls.certificate,
+        "plugins": ",".join(settings.plugins), "connectors": ",".join(settings.connectors),
+        "tls_certificate": settings.tls.certificate,
         "tls_key": settings.tls.key,
     }  # fmt: skip
     return {f"RULEMILL_{name.upper()}": str(value) for name, value in plain.items()}
@@ -119,12 +136,13 @@ def _worker_arguments(name: str) -> list[str]:
     return ["worker", "--name", name]
 
 
-def _facts(where: Mapping[str, str], token: str) -> dict[str, Any]:
+def facts_of(sockets: Mapping[str, socket.socket], token: str) -> dict[str, Any]:
     """The content of ready.json."""
+    where = {key: shown(each) for key, each in sockets.items()}
     return {
         "http": f"http://{where['http']}",
         "mqtt": where["mqtt"],
-        "listeners": dict(where),
+        "listeners": where,
         "operator_token": token,
     }
 
@@ -141,5 +159,11 @@ def _tell(facts: Mapping[str, Any], notes: list[str], folder: Path, demo: bool) 
         token = facts["devices"]["thingsboard"]["token"]
         click.echo("\nTry it, in another terminal:\n")
         click.echo(f"  curl -d '{{\"temperature\": 42}}' {facts['http']}/api/v1/{token}/telemetry")
-        click.echo("  rulemill points latest demo-thermometer")
-        click.echo("  rulemill alarm list\n")
+        command = _command()
+        click.echo(f"  {command} points latest demo-thermometer")
+        click.echo(f"  {command} alarm list\n")
+
+
+def _command() -> str:
+    """How a shell in this folder calls us: by name if that is found, else by the path we were started by."""
+    return "rulemill" if shutil.which("rulemill") else sys.argv[0]

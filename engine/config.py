@@ -18,7 +18,7 @@ class Listener(NamedTuple):
     """A door of spec G-1: its development port, what speaks there, and whether over TLS."""
 
     port: int
-    family: Literal["http", "mqtt"]
+    family: Literal["http", "mqtt", "coap"]
     tls: bool = False
 
 
@@ -27,9 +27,11 @@ LISTENERS: Final[Mapping[str, Listener]] = {
     "https": Listener(8443, "http", tls=True),
     "ct_http": Listener(8081, "http"),
     "ct_https": Listener(8444, "http", tls=True),
+    "ct_sigfox": Listener(8082, "http"),
     "mqtt": Listener(1883, "mqtt"),
     "mqtts_ct": Listener(1884, "mqtt", tls=True),
     "mqtts": Listener(8883, "mqtt", tls=True),
+    "coap": Listener(5683, "coap"),
 }
 
 _IGNORED: Final = ("RULEMILL_TEST_",)
@@ -79,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trusted_proxies: Annotated[list[str], _about("Addresses whose X-Forwarded-Proto is believed")] = []
     cors_origins: Annotated[list[str], _about("Web origins that may call device paths; empty: any")] = []
     plugins: Annotated[list[str], _about("Names of installed node plug-ins to load")] = []
+    connectors: Annotated[list[str], _about("Names of installed connectors to load")] = []
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _about("How much is logged")] = "info"
 
     def worker_count(self) -> int:
@@ -161,7 +164,7 @@ def _from_environment(
                 listeners[short.get(name) or doors[name]] = value
         elif name in known and known[name] not in ("listeners", "tls"):
             field = known[name]
-            lists = ("plugins", "trusted_proxies", "cors_origins")
+            lists = ("plugins", "connectors", "trusted_proxies", "cors_origins")
             merged[field] = [part for part in value.split(",") if part] if field in lists else value
         elif name in ("RULEMILL_TLS_CERTIFICATE", "RULEMILL_TLS_KEY"):
             merged.setdefault("tls", {})[name.removeprefix("RULEMILL_TLS_").lower()] = value

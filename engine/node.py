@@ -152,6 +152,10 @@ class CallContext(Protocol):
     idempotency_key: str
     """Stays the same when the call is made again after a crash."""
 
+    async def read(self, table: str, field: str) -> bytes | None:
+        """A field of the originator's state, as it is now."""
+        ...
+
     def secret(self, name: str) -> str | None:
         """A secret of the tenant."""
         ...

@@ -41,9 +41,13 @@ class _CallContext:
     tenant: str
     idempotency_key: str
     lookup: Callable[[str], str | None]
+    read_state: Callable[[str, str], Awaitable[bytes | None]]
 
     def secret(self, name: str) -> str | None:
         return self.lookup(name)
+
+    async def read(self, table: str, field: str) -> bytes | None:
+        return await self.read_state(table, field)
 
 
 @dataclass(slots=True)
@@ -164,7 +168,7 @@ class Outward:
             # After a take-over, one that was to be called again later still waits.
             await asyncio.sleep(max(0, parked.due_ms - now_ms()) / 1000)
             while True:
-                resumed = await self._attempt(plan_node, parked)
+                resumed = await self._attempt(place[0], plan_node, parked)
                 if isinstance(resumed, Resumed):
                     await self._bring_back(place[0], parked, resumed)
                     return
@@ -177,7 +181,7 @@ class Outward:
             if (queue := self._queues.get(place)) is not None:
                 queue.count -= 1
 
-    async def _attempt(self, plan_node: PlanNode | str, parked: Parked) -> Resumed | tuple[Parked, float]:
+    async def _attempt(self, number: int, plan_node: PlanNode | str, parked: Parked) -> Resumed | tuple[Parked, float]:
         """One call: what to bring back, or the parked message with one attempt more and the seconds to wait."""
         message = parked.message
         if isinstance(plan_node, str):
@@ -193,7 +197,10 @@ class Outward:
         if limit is None:
             limit = self._limits[which] = asyncio.Semaphore(node.concurrency)
         async with limit:
-            ctx = _CallContext(now_ms(), message.tenant, _key(message), lambda name: self._secret(message.tenant, name))
+            ctx = _CallContext(
+                now_ms(), message.tenant, _key(message), lambda name: self._secret(message.tenant, name),
+                lambda table, field: self._state(number, message.originator, table, field),
+            )  # fmt: skip
             try:
                 async with asyncio.timeout(node.timeout_s):
                     made = await node.call(message, ctx)
@@ -214,6 +221,16 @@ class Outward:
         wait_s = backoff_s(attempts, after_s)
         due_ms = now_ms() + int(wait_s * 1000)
         return Parked(parked.id, message, "call", due_ms, parked.order, attempts, since_ms), wait_s
+
+    async def _state(self, number: int, originator: str, table: str, field: str) -> bytes | None:
+        key = self._owned[number].keys.state(table, originator)
+        try:
+            value = (await self._wire.execute([("HGET", key, field)]))[0]
+        except RedisConnectionError as error:
+            raise Retry(f"state cannot be read: {error}") from error
+        if failed(value):
+            raise Retry(f"state cannot be read: {value}")
+        return None if value is None else bytes(value)
 
     async def _bring_back(self, number: int, parked: Parked, resumed: Resumed) -> None:
         keys = self._owned[number].keys

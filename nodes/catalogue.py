@@ -24,6 +24,7 @@ from nodes.filter import Filter
 from nodes.forward_http import ForwardHttp
 from nodes.forward_mqtt import ForwardMqtt
 from nodes.log import Log
+from nodes.lorawan_downlink import LorawanDownlink
 from nodes.message_type_switch import MessageTypeSwitch
 from nodes.output import Output
 from nodes.rename_keys import RenameKeys
@@ -59,6 +60,7 @@ BUILTIN: Final[tuple[type[Node], ...]] = (
     Log,
     ForwardHttp,
     ForwardMqtt,
+    LorawanDownlink,
     Chain,
     Output,
 )

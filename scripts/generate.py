@@ -113,6 +113,8 @@ def _code(text: str | None) -> str:
 
 def _speaks(key: str) -> str:
     listener = LISTENERS[key]
+    if listener.family == "coap":
+        return "CoAP over UDP, in the first API process; needs `pip install 'rulemill[coap]'`"
     return listener.family.upper() + (" over TLS" if listener.tls else "")
 
 

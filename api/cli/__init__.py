@@ -17,7 +17,7 @@ from api.cli.serve import api, up, worker
 from api.cli.status import status
 from api.cli.tail import tail
 from api.cli.tenant import tenant
-from engine.errors import RulemillError
+from engine.errors import InvalidDocument, RulemillError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -47,8 +47,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except InvalidDocument as error:
+        for pointer, message in error.findings:
+            click.echo(f"rulemill: {pointer or '/'}: {message}", err=True)
+        sys.exit(2)
     except RulemillError as error:
-        for line in str(error).split("; "):
-            click.echo(f"rulemill: {line}", err=True)
+        click.echo(f"rulemill: {error}", err=True)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

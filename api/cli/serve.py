@@ -79,12 +79,16 @@ def api(sockets: str, bootstrap: str | None, demo: bool, **flags: Any) -> None:
     """Serve devices and apps only; needs a Redis (RULEMILL_REDIS_URL), and workers elsewhere."""
     loaded = _loaded(**flags)
     _logging(loaded.settings.log_level)
-    from api.app import run_api
-    from api.sockets import addresses, bind, unpack
-
     url = _redis_url(loaded)
-    doors = unpack(sockets) if sockets else bind(addresses(loaded), loaded.named, fall_back=False)[0]
-    _loop(run_api(loaded.settings, url, doors, bootstrap=bootstrap, demo=demo))
+    if sockets:
+        from api.app import run_api
+        from api.sockets import unpack
+
+        _loop(run_api(loaded.settings, url, unpack(sockets), bootstrap=bootstrap, demo=demo))
+    else:
+        from api.apart import run_api_apart
+
+        _loop(run_api_apart(loaded, bootstrap=bootstrap))
 
 
 @click.command()
@@ -96,7 +100,15 @@ def worker(name: str, **flags: Any) -> None:
     _logging(loaded.settings.log_level)
     from api.app import run_worker
 
-    _loop(run_worker(loaded.settings, _redis_url(loaded), name))
+    url = _redis_url(loaded)
+    if not name:
+        # With a name it is the child of a parent that has looked at its Redis already.
+        from api.embedded_redis import check_given
+
+        for note in check_given(url, loaded.settings.durability):
+            click.echo(f"note: {note}")
+        click.echo(f"Rulemill's worker starts.  data {loaded.settings.folder()}")
+    _loop(run_worker(loaded.settings, url, name))
 
 
 def _redis_url(loaded: Loaded) -> str:

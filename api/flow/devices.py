@@ -36,6 +36,9 @@ class DeviceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
     parent: str = ""
     is_gateway: bool = False
+    links: Annotated[
+        dict[str, str], Meta(description="Its ids in radio networks, `sigfox` and `lorawan`: unique in its product.")
+    ] = {}
     credentials: list[CredentialBody] | None = None
 
 
@@ -52,6 +55,7 @@ class DeviceShown(msgspec.Struct, frozen=True, kw_only=True):
     activated_ms: Annotated[int, Meta(description="When its first message was accepted; 0: none was yet.")]
     parent: str
     is_gateway: bool
+    links: Annotated[dict[str, str], Meta(description="Its ids in radio networks.")]
     credentials: Annotated[list[str], Meta(description="Kinds of the credentials it has.")]
     secrets: Annotated[
         list[CredentialBody], Meta(description="Credentials that this very call has set; never given out again.")
@@ -124,7 +128,7 @@ async def _put(parts: Parts, tenant: str, id: str, body: DeviceBody, status: int
     made = await parts.registry.put_device(
         Device(
             id=id, tenant=tenant, name=body.name, external_id=body.external_id, product=body.product,
-            enabled=body.enabled, parent=body.parent, is_gateway=body.is_gateway,
+            enabled=body.enabled, parent=body.parent, is_gateway=body.is_gateway, links=body.links,
         ),
         None if secrets is None else [credential_of(each) for each in secrets],
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.networks import check_networks
 from engine.errors import BadInput, Finding, ScriptError
 from engine.sandbox.script import LANGS, check_script
 from nodes.codecs.formats import proto_codec
@@ -11,7 +12,7 @@ from nodes.codecs.values import pointer_step
 
 
 def check_facets(facets: dict[str, Any]) -> list[Finding]:
-    """Everything wrong with the facets `transform`, `events` and `protobuf`; pointers relative to the facets."""
+    """Everything wrong with functions, `protobuf` and what networks have; pointers relative to the facets."""
     found: list[Finding] = []
     if facets.get("transform") is not None:
         found += _function(facets["transform"], "/transform")
@@ -22,7 +23,7 @@ def check_facets(facets: dict[str, Any]) -> list[Finding]:
             proto_codec(facets["protobuf"])
         except BadInput as error:
             found.append(Finding("/protobuf" + error.pointer, error.reason))
-    return found
+    return found + check_networks(facets)
 
 
 def _events(facet: Any) -> list[Finding]:

@@ -36,6 +36,8 @@ EXACT_INTEGER_MAX = (1 << 53) - 1
 """Largest integer that a JavaScript number holds exactly."""
 CHUNK_CALLS = 100
 CHUNK_BYTES = 256 << 10
+_VALUE_BYTES = 16
+"""What JavaScript needs for each number of a list."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -117,6 +119,10 @@ class JsScript:
         chunk: list[tuple[int, bytes]] = []
         size = 0
         for i, arguments in enumerate(given):
+            if type(arguments[0]) is bytes and _VALUE_BYTES * len(arguments[0]) >= self._memory_bytes:
+                # As numbers they cannot fit; to find that out by writing them all as text takes seconds.
+                results[i] = memory_error(self._memory_bytes)
+                continue
             text = _call_text(arguments)
             if isinstance(text, ScriptError):
                 results[i] = text

@@ -107,6 +107,10 @@ class LuaScript:
             packed = self._packed(msgs, metadata, types, now_ms)
             if size > 1 and len(packed) > CHUNK_BYTES:
                 return [], size // 2
+            if 2 * len(packed) >= self._memory_bytes:
+                # Inside it would stand twice, packed and unpacked. And where Lua cannot take even the packed one, lupa
+                # calls it unprotected, and Lua ends the whole process.
+                return [memory_error(self._memory_bytes)], 2
             text, done, *failures = self._run(packed, size)
         except (OverflowError, UnicodeEncodeError) as error:
             return ([], size // 2) if size > 1 else ([_not_encoded(msgs[0], error)], 2)

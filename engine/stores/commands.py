@@ -16,6 +16,7 @@ from engine.message import now_ms
 from engine.node import Resumed
 from engine.partitions import Keys, all_keys, partition_of
 from engine.redis_scripts import TAKE
+from engine.stores import routes
 from engine.wire import Argument, Wire, call
 
 MAX_A_DEVICE: Final = 100
@@ -119,3 +120,8 @@ class Commands:
             todo.insert(0, call(TAKE, (keys.inbox, keys.parked, keys.due), command.parked, resumed))
         replies = await self._wire.execute(todo)
         return not command.parked or replies[0] == 1
+
+    async def set_route(self, tenant: str, device: str, route: routes.Route) -> None:
+        """Remember by which call the device's network takes commands."""
+        key = self._keys(tenant, device).state(routes.TABLE, device)
+        await self._wire.execute([("HSET", key, routes.FIELD, routes.encode(route))])

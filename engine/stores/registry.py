@@ -19,6 +19,7 @@ import redis.asyncio as redis
 from engine.errors import BadInput, Conflict, NotFound
 from engine.message import now_ms
 from engine.node import Product
+from engine.stores import links
 
 P: Final = "rm:{reg}:"
 CHANNEL: Final = "rm:registry"
@@ -52,6 +53,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     activated_ms: int = 0
     parent: str = ""
     is_gateway: bool = False
+    links: dict[str, str] = {}
+    """Its ids in radio networks, `sigfox` and `lorawan` (the DevEUI): unique within its product."""
     credentials: list[str] = []
     """Kinds of credentials it has, each with the digest it is found by: `KIND:hex`."""
 
@@ -137,7 +140,7 @@ class Registry:
         await self.tenant(product.tenant)
         if not NAME.fullmatch(product.id):
             raise BadInput("a product's id has 1 to 64 letters, digits, _ . -", "/id")
-        known = await self._find_product(product.id)
+        known = await self.find_product(product.id)
         if known is not None and known.tenant != product.tenant:
             raise Conflict(f"product {product.id!r} exists already")
         product = msgspec.structs.replace(product, revision=known.revision + 1 if known else 1)
@@ -150,13 +153,14 @@ class Registry:
         )  # fmt: skip
         return product
 
-    async def _find_product(self, id: str) -> Product | None:
+    async def find_product(self, id: str) -> Product | None:
+        """A product of any tenant by its id."""
         blob = await self._client.hget(P + "products", id)
         return None if blob is None else _product(blob)
 
     async def product(self, tenant: str, id: str) -> Product:
         """A product of the tenant; NotFound."""
-        found = await self._find_product(id)
+        found = await self.find_product(id)
         if found is None or found.tenant != tenant:
             raise NotFound("product", id)
         return found
@@ -176,7 +180,9 @@ class Registry:
         An empty id is made up. Conflict for a name, external id or credential that another device has.
         """
         await self.tenant(device.tenant)
-        device = msgspec.structs.replace(device, id=device.id or str(uuid.uuid4()))
+        device = msgspec.structs.replace(
+            device, id=device.id or str(uuid.uuid4()), links=links.all_normalized(device.links)
+        )
         known = await self.find_device(device.id)
         _check(device, known)
         if device.product:
@@ -194,6 +200,8 @@ class Registry:
         await self._free(names, device.name, device.id, "name")
         if device.external_id:
             await self._free(P + "external", device.external_id, device.id, "external id")
+        for network, field in _link_fields(device):
+            await self._free(P + "links", field, device.id, f"{network} id")
         for each in prints:
             await self._free(_tokens(each), each, device.id, "credential")
         commands: list[tuple[Any, ...]] = []
@@ -203,6 +211,7 @@ class Registry:
             ("SET", f"{P}device:{device.id}", msgspec.json.encode(device)),
             ("HSET", names, device.name, device.id),
             *[("HSET", _tokens(each), each, device.id) for each in prints],
+            *[("HSET", P + "links", field, device.id) for _, field in _link_fields(device)],
         ]
         if device.external_id:
             commands.append(("HSET", P + "external", device.external_id, device.id))
@@ -248,6 +257,11 @@ class Registry:
         """The device of an external id."""
         id = await self._client.hget(P + "external", external_id)
         return None if id is None else await self.find_device(_text(id))
+
+    async def find_link(self, product: str, network: str, id: str) -> Device | None:
+        """The device of a product that has this id, normalized, in a radio network."""
+        found = await self._client.hget(P + "links", links.field(product, network, id))
+        return None if found is None else await self.find_device(_text(found))
 
     async def activate(self, device: Device) -> None:
         """Note the first accepted message of a device (CT-S14). What is changed of it meanwhile stays."""
@@ -309,9 +323,14 @@ def _tokens(print_: str) -> str:
 def _unlist(device: Device) -> list[tuple[Any, ...]]:
     commands: list[tuple[Any, ...]] = [("HDEL", f"{P}names:{device.tenant}", device.name)]
     commands += [("HDEL", _tokens(each), each) for each in device.credentials]
+    commands += [("HDEL", P + "links", field) for _, field in _link_fields(device)]
     if device.external_id:
         commands.append(("HDEL", P + "external", device.external_id))
     return commands
+
+
+def _link_fields(device: Device) -> list[tuple[str, str]]:
+    return [(network, links.field(device.product, network, id)) for network, id in device.links.items()]
 
 
 def _check(device: Device, known: Device | None) -> None:
@@ -321,6 +340,8 @@ def _check(device: Device, known: Device | None) -> None:
         raise BadInput("a device's id has 1 to 64 letters, digits, _ -", "/id")
     if not 1 <= len(device.name) <= 255 or any(ord(c) < 32 for c in device.name):
         raise BadInput("a device's name has 1 to 255 characters, none of them a control character", "/name")
+    if device.links and not device.product:
+        raise BadInput("links are ids among the devices of a product, and the device has none", "/links")
     external = device.external_id
     if external and (external in RESERVED_IDS or not re.fullmatch(r"[A-Za-z0-9_.\-]{1,64}", external)):
         raise BadInput(

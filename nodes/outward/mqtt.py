@@ -103,7 +103,7 @@ class Publisher:
                 username=self._username,
                 password=self._password,
                 identifier=self._client_id,
-                tls_context=_named(self._host) if self._tls else None,
+                tls_context=tls_context(self._host) if self._tls else None,
                 timeout=self._timeout_s,
             )
             try:
@@ -140,7 +140,8 @@ class _NamedContext(ssl.SSLContext):
         return super().wrap_socket(*args, **{**kwargs, "server_hostname": self.name, "do_handshake_on_connect": True})
 
 
-def _named(host: str) -> ssl.SSLContext:
+def tls_context(host: str) -> ssl.SSLContext:
+    """For connections to an address of the host: the certificate is checked for the name."""
     context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_default_certs()

@@ -226,3 +226,19 @@ async def test_the_demo_shows_a_point_an_alarm_and_an_answer(stack: Stack) -> No
     [point] = await stack.store.latest("demo", device.id)
     assert (point.key, point.value) == ("temperature", 42.0)
     assert await stack.dead.list("demo") == []
+
+
+async def test_networks_of_products_and_ids_of_devices(stack: Stack) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    document["products"][0] |= {"sigfox": {"autoGenerate": True}, "ttn": {"secret": "hush"}}
+    document["devices"][0]["links"] = {"sigfox": "00ff", "lorawan": "70b3d57ed0001234"}
+    await put(stack, document)
+    device = await stack.registry.find_link("meter", "sigfox", "FF")
+    assert device is not None
+    assert device.id == "m-1"
+    assert await put(stack, document) == Summary()
+    document["devices"][0]["links"] = {"sigfox": "x"}
+    document["products"][0]["ttn"] = {"secrets": "hush"}
+    assert list(await findings(stack, document)) == ["/products/0/ttn/secrets"]
+    del document["products"][0]["ttn"]
+    assert list(await findings(stack, document)) == ["/devices/0/links/sigfox"]

@@ -93,6 +93,22 @@ def test_the_demo_shows_a_point_an_alarm_and_an_answer(folder: Path) -> None:
         assert sent.status_code == 200
 
 
+@pytest.mark.spec("G-4", "G-7")
+def test_each_path_answers_in_its_owners_shape(folder: Path) -> None:
+    with running(folder, "--demo") as (_, facts):
+        token = facts["devices"]["thingsboard"]["token"]
+        nobody = httpx.get(f"{facts['http']}/nobody/owns/this")
+        assert (nobody.status_code, nobody.json()) == (404, {"message": "Not Found"})
+        thingsboard = httpx.get(f"{facts['http']}/api/v1/{token}/nothing")
+        assert (thingsboard.status_code, thingsboard.json()["status"]) == (404, 404)
+        cloudthing = httpx.get(f"{facts['http']}/v1/device/nothing")
+        assert (cloudthing.status_code, cloudthing.json()["code"]) == (404, 404)
+        flow = httpx.get(f"{facts['http']}/flow/v1/nothing", headers={"Authorization": "Bearer wrong"})
+        assert flow.headers["content-type"] == "application/problem+json"
+        assert httpx.get(f"{facts['http']}/livez").status_code == 200
+        assert httpx.get(f"{facts['http']}/metrics").status_code == 401
+
+
 def test_secrets_lie_in_files_that_only_their_owner_reads_and_stay_over_a_restart(folder: Path) -> None:
     with running(folder, "--demo") as (_, first):
         for name in ("ready.json", "demo.json", "operator-token"):

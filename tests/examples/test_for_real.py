@@ -7,12 +7,16 @@ import base64
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.bootstrap import apply
+from api.dialects.cloudthing.http import CloudThingHttp
+from api.dialects.cloudthing.service import CloudThing
 from engine.message import now_ms
 from engine.stores.alarm_store import AlarmStore
 from engine.stores.registry import Device
@@ -31,6 +35,17 @@ async def boot(stack: Stack, name: str, **replaced: str) -> None:
     await apply(json.loads(text), stack.registry, stack.chains)
     again = await apply(json.loads(text), stack.registry, stack.chains)
     assert (again.devices, again.chains, again.deployments) == ([], [], {})
+
+
+@asynccontextmanager
+async def cloudthing(stack: Stack) -> AsyncIterator[CloudThing]:
+    service = CloudThing(
+        stack.url, auth=stack.auth, registry=stack.registry, intake=stack.intake, replies=stack.replies,
+        commands=stack.commands, live=stack.live, answers=stack.answers, firmware=stack.firmware,
+    )  # fmt: skip
+    await service.start()
+    yield service
+    await service.stop()
 
 
 async def send(stack: Stack, device: Device, type: str, data: Any, **metadata: str) -> None:
@@ -98,7 +113,7 @@ async def test_sigfox_like(redis_url: str) -> None:
         shed = await stack.registry.device("sigfox-like", "1A2B3C")
         assert shed.name == "shed"
         product = await stack.registry.product("sigfox-like", shed.product)
-        assert product.facets.keys() == {"transform"}
+        assert product.facets.keys() == {"transform", "sigfox"}
         frame = base64.b64decode("NP/8n6CM5w//////")
         await send(stack, shed, "RAW_UPLINK", frame, ct="custom", productId=shed.product)
         await send(stack, shed, "RAW_UPLINK", frame[:2], ct="custom", productId=shed.product)
@@ -106,6 +121,23 @@ async def test_sigfox_like(redis_url: str) -> None:
         assert await alarms(stack, shed) == [("Battery", "ACTIVE_UNACK"), ("Tampered", "ACTIVE_UNACK")]
         (letter,) = await stack.dead.list("sigfox-like")
         assert (letter.node, letter.message.data) == ("sigfox-like/decode", frame[:2])
+
+
+@pytest.mark.spec("CT-50", "CT-51", "CT-X5")
+async def test_sigfox_like_as_the_readme_calls_it(redis_url: str) -> None:
+    async with Stack(redis_url) as stack, cloudthing(stack) as service:
+        await boot(stack, "sigfox-like")
+        stack.serve(CloudThingHttp(service))
+        client = await stack.client(await stack.listen("ct_sigfox"))
+        shed = await stack.registry.device("sigfox-like", "shed")
+        path = "/sigfox/tiny-sensor?id=1A2B3C&data="
+        assert (await client.post(path + "28070d778da4fe00f80004d2")).status_code == 204
+        assert (await latest(stack, shed))["temperature"] == 21.5
+        command = {"method": "set", "params": "0102030405060708"}
+        await send(stack, shed, "RPC_CALL_FROM_SERVER_TO_DEVICE", command, oneway="true")
+        await stack.idle()
+        answer = await client.post(path + "000800000000000000000000&ack=true")
+        assert answer.json() == {"1A2B3C": {"downlinkData": "0102030405060708"}}
 
 
 async def test_sub_chain(redis_url: str) -> None:

@@ -41,6 +41,9 @@ class DictContext:
     def secret(self, name: str) -> str | None:
         return self.secrets.get(name)
 
+    async def read(self, table: str, field: str) -> bytes | None:
+        return self.state.get(("dev1", table, field))
+
     def progress(self) -> None:
         pass
 

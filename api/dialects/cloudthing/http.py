@@ -13,10 +13,13 @@ from typing import Any, Final
 import msgspec
 from redis.exceptions import RedisError
 
+from api.dialects.cloudthing.connectors import Connectors
 from api.dialects.cloudthing.data import format_of_content_type
 from api.dialects.cloudthing.firmware import image
+from api.dialects.cloudthing.lorawan import LorawanWebhooks
 from api.dialects.cloudthing.payloads import as_bytes, as_listed
 from api.dialects.cloudthing.service import CloudThing, print_of
+from api.dialects.cloudthing.sigfox import SigfoxCallbacks
 from api.dialects.cloudthing.streams import CommandStream, form_of, keep_alive_ms
 from api.transports.http import JSON, Feed, Route
 from api.transports.http_exchange import Header, HttpError, Request, Response, Stream
@@ -37,13 +40,14 @@ _OCTETS: Final[Header] = (b"content-type", b"application/octet-stream")
 
 
 class CloudThingHttp:
-    """The surface of the dialect (`G-4`): `/v1/{deviceId}/…`, and the paths of networks whose data may come later."""
+    """The surface of the dialect (`G-4`): `/v1/{deviceId}/…`, and the callbacks of radio networks."""
 
     name = "cloudthing"
     cors = True
 
     def __init__(self, service: CloudThing) -> None:
         self._service = service
+        connectors = Connectors(service)
         self.routes: Sequence[Route] = (
             Route("POST", "/v1/{deviceId}/data", self._data),
             Route("GET", "/v1/{deviceId}/data", self._check),
@@ -52,6 +56,8 @@ class CloudThingHttp:
             Route("GET", "/v1/{deviceId}/responses", self._responses),
             Route("GET", "/v1/{deviceId}/commands", self._commands),
             Route("GET", "/v1/{deviceId}/fw/dl/{firmwareId}", self._firmware),
+            *SigfoxCallbacks(connectors).routes,
+            *LorawanWebhooks(connectors).routes,
         )
 
     def owns(self, request: Request) -> bool:
@@ -166,23 +172,13 @@ class CloudThingHttp:
         device = await self._service.auth.find(print_of(user, password))
         if device is None:
             raise HttpError(401, "wrong device id or token", _UNAUTHORIZED)
-        if await self._of_another_tenant(request.header("host"), device.tenant):
+        if await self._service.tenants.named_by_host(request.header("host"), besides=device.tenant):
             raise HttpError(401, "the host is another tenant's", _UNAUTHORIZED)
         if names["deviceId"] != device.external_id:
             raise HttpError(403, "the path is another device's")
         if not device.enabled:
             raise HttpError(403, "the device is disabled")
         return device
-
-    async def _of_another_tenant(self, host: str | None, tenant: str) -> bool:
-        """Whether the first label of the host names a tenant, and not this one (`G-8`)."""
-        if not host:
-            return False
-        name = host.partition(":")[0]
-        label = name.partition(".")[0]
-        if label.lower() == tenant.lower() or name.replace(".", "").isdigit():
-            return False  # the tenant's own, or an address
-        return await self._service.tenants.exists(label)
 
 
 def _basic(header: str | None) -> tuple[str, str]:

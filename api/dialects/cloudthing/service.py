@@ -64,8 +64,8 @@ class CloudThing:
         self.deliveries = Deliveries(commands, live)
         self.logins = Logins()
         self.keepalives = KeepAlives()
-        self._registry = registry
-        self._live = live
+        self.registry = registry
+        self.live = live
         self._changes = Subscriber(redis_url, "ct-registry", [CHANNEL], self._changed, self._missed)
         self._ends: list[Callable[[], None]] = []
         self._under_way: set[str] = set()
@@ -74,7 +74,7 @@ class CloudThing:
     async def start(self) -> None:
         """Hear of changes; raises redis ConnectionError when Redis is away."""
         await self._changes.start()
-        self._ends = [self.auth.on_change(self._device_changed), self._live.on_lost(self.deliveries.wake_all)]
+        self._ends = [self.auth.on_change(self._device_changed), self.live.on_lost(self.deliveries.wake_all)]
 
     async def stop(self) -> None:
         """End what goes on in the background."""
@@ -173,7 +173,7 @@ class CloudThing:
     def accepted(self, device: Device) -> None:
         """A message of the device was accepted: with the first one it is activated (CT-S14)."""
         if not device.activated_ms:
-            self._once(f"device {device.id}", lambda: self._registry.activate(device))
+            self._once(f"device {device.id}", lambda: self.registry.activate(device))
 
     def _read_product(self, tenant: str, id: str) -> None:
         self._once(f"product {tenant}/{id}", lambda: self.products.find(tenant, id))

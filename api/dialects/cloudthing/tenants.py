@@ -42,6 +42,16 @@ class Tenants:
             del self._kept[next(iter(self._kept))]
         return found
 
+    async def named_by_host(self, host: str | None, *, besides: str) -> bool:
+        """Whether the first label of a host names a tenant other than `besides` (`G-8`)."""
+        if not host:
+            return False
+        name = host.partition(":")[0]
+        label = name.partition(".")[0]
+        if label.lower() == besides.lower() or name.replace(".", "").isdigit():
+            return False  # the tenant's own, or an address
+        return await self.exists(label)
+
     def forget(self, name: str) -> None:
         """The tenant was made or changed."""
         self._changes += 1

@@ -50,7 +50,7 @@ class Payloads:
         """The attributes of an object (`TB-15`)."""
         value = decode_lenient(body, long_as_text=self._cast)
         if type(value) is not dict:
-            raise BadInput(f"Can't parse value: attributes are an object, not {_shown(value)} (TB-S5)")
+            raise BadInput(f"Can't parse value: attributes are an object, not {_shown(value)}")
         return self._values(value, "")
 
     def call(self, body: bytes) -> dict[str, Any]:

@@ -254,3 +254,19 @@ async def test_dead_letters_of_one_batch_are_all_listed_and_run_again(stack: Flo
     assert len((await stack.get(f"{T}/dead-letters"))["dead_letters"]) == 4
     sizes = await stack.wire.execute([("GET", keys.dead_bytes) for keys in all_keys(PARTITIONS)])
     assert sum(int(size or 0) for size in sizes) > 0
+
+
+async def test_ids_in_radio_networks(stack: FlowStack) -> None:
+    facets = {"sigfox": {"enabled": "yes"}, "ttn": {"downlink": {"server": "here", "webhook": "w"}}}
+    problem = await stack.put(f"{T}/products/p1", {"facets": facets}, 400)
+    assert [fault["pointer"] for fault in problem["errors"]] == [
+        "/facets/sigfox/enabled",
+        "/facets/ttn/downlink/server",
+    ]
+    await stack.put(f"{T}/products/p1", {"facets": {"sigfox": {}}}, 201)
+    made = await stack.put(f"{T}/devices/d1", {"name": "d", "product": "p1", "links": {"sigfox": "00ff"}}, 201)
+    assert made["links"] == {"sigfox": "FF"}
+    assert (await stack.get(f"{T}/devices/d1"))["links"] == {"sigfox": "FF"}
+    problem = await stack.put(f"{T}/devices/d2", {"name": "e", "product": "p1", "links": {"lorawan": "1"}}, 400)
+    assert problem["errors"][0]["pointer"] == "/links/lorawan"
+    await stack.put(f"{T}/devices/d2", {"name": "e", "product": "p1", "links": {"sigfox": "FF"}}, 409)
