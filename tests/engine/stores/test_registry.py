@@ -121,6 +121,38 @@ async def test_a_deleted_device_is_found_by_nothing(registry: Registry) -> None:
         await registry.delete_device("acme", "d")
 
 
+@pytest.mark.spec("G-17")
+async def test_a_credential_that_is_taken_away_while_it_is_looked_up_is_nobodys(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = await registry.put_device(Device(id="d", tenant="acme", name="d"), [token("old")])
+    find = registry.find_device
+
+    async def later(id: str) -> Device | None:
+        monkeypatch.setattr(registry, "find_device", find)
+        await registry.put_device(device, [token("new")])
+        return await find(id)
+
+    monkeypatch.setattr(registry, "find_device", later)
+    assert await registry.find_credential(device.credentials[0]) is None
+
+
+@pytest.mark.spec("CT-S14")
+async def test_activation_undoes_no_other_change(registry: Registry) -> None:
+    device = await registry.put_device(Device(id="d", tenant="acme", name="d"), [token("old")])
+    changed = await registry.put_device(Device(id="d", tenant="acme", name="other", enabled=False), [token("new")])
+    await registry.activate(device)
+    found = await registry.find_device("d")
+    assert found is not None
+    assert (found.name, found.enabled, found.credentials) == ("other", False, changed.credentials)
+    assert found.activated_ms
+    await registry.activate(device)
+    assert await registry.find_device("d") == found
+    await registry.delete_device("acme", "d")
+    await registry.activate(device)
+    assert await registry.find_device("d") is None
+
+
 async def test_tenants_see_their_own_devices_and_products_only(registry: Registry) -> None:
     await registry.put_device(Device(id="one", tenant="acme", name="d", external_id="X"))
     await registry.put_product(Product(id="p", tenant="acme"))
