@@ -37,7 +37,10 @@ class Sigfox(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """The network's MQTT broker, to which the server attaches as a client: events come that way too."""
+    """The network's MQTT broker, to which the server attaches as a client: events come that way too.
+
+    Downlinks go that way to devices whose last uplink came so, and to all where no `downlink` is given.
+    """
 
     host: Annotated[
         str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
@@ -10,7 +11,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from engine.stores import routes
-from engine.stores.routes import Route
+from engine.stores.routes import Broker, Route
 from nodes import (
     FAILURE,
     SUCCESS,
@@ -27,8 +28,10 @@ from nodes import (
 from nodes.codecs.downlink import payload_bytes
 from nodes.outward.addresses import Guard
 from nodes.outward.http import RETRIED_STATUSES, Client, retry_after_s
+from nodes.outward.publishers import Place, Publishers
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
+_REFERENCE: Final = re.compile(r"\$\{secret:([^{}]+)\}")
 
 Priority = Literal["LOWEST", "LOW", "BELOW_NORMAL", "NORMAL", "ABOVE_NORMAL", "HIGH", "HIGHEST"]
 
@@ -63,7 +66,7 @@ class Downlink(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LorawanDownlink(CallNode):
-    """Makes one HTTP call to the network per message."""
+    """Makes one HTTP call to the network per message, or publishes one to its broker (CT-X2, CT-X3)."""
 
     spec: ClassVar[NodeSpec] = NodeSpec(
         kind="lorawan_downlink",
@@ -74,13 +77,15 @@ class LorawanDownlink(CallNode):
             "`{raw_b64}`, or an object with `payload` in one of these forms, or `object` for the network's own "
             "encoder, and maybe `f_port`, `confirmed` and `priority`. Where it goes is known from the device's last "
             "uplink: the address and key that The Things Stack sends with it, else those in the facet `ttn` or "
-            "`chirpstack` of the device's product. `Success` means that the network has it; the device gets it when "
+            "`chirpstack` of the device's product. If that uplink came over the network's MQTT broker, or the facet "
+            "has `mqtt` and no `downlink`, it is published there, and `Success` waits for the broker's acknowledgement"
+            "; ChirpStack takes only `push` that way. `Success` means that the network has it; the device gets it when "
             "it can, and the network tells of that as a device event. Answers 408, 425, 429 and 5xx and connection "
-            "errors are tried again."
+            "errors are tried again; after a crash a downlink may be sent twice."
         ),
         config=Config,
         relations=(
-            Relation(SUCCESS, "The network took it; its status stands in metadata `statusCode`."),
+            Relation(SUCCESS, "The network took it; over HTTP its status stands in metadata `statusCode`."),
             Relation(FAILURE, "It is no payload, no uplink told where to send it, or the network refused."),
         ),
         parks=True,
@@ -94,16 +99,22 @@ class LorawanDownlink(CallNode):
     def __init__(self, config: Config, build: Build) -> None:
         super().__init__(config, build)
         self.timeout_s = config.timeout_s
-        self._client = Client(Guard.from_environment(config.allow_private), connections=self.concurrency)
+        guard = Guard.from_environment(config.allow_private)
+        self._client = Client(guard, connections=self.concurrency)
+        self._publishers = Publishers(guard, timeout_s=config.timeout_s)
 
     async def call(self, message: Message, ctx: CallContext) -> list[tuple[str, Message]]:
-        """Make the call."""
+        """Make the call, or publish."""
         downlink = None if self.config.operation == "clear" else self._downlink(message)
         blob = await ctx.read(routes.TABLE, routes.FIELD)
         if blob is None:
             raise BadInput("no uplink of the device told where its downlinks go")
         route = routes.decode(blob)
-        made = (_to_ttn if route.network == "ttn" else _to_chirpstack)(route, self.config.operation, downlink)
+        operation = self.config.operation
+        if route.broker is not None and (operation == "push" or not route.url):
+            await self._publish(route, route.broker, downlink, ctx)
+            return [(SUCCESS, message)]
+        made = (_to_ttn if route.network == "ttn" else _to_chirpstack)(route, operation, downlink)
         headers = {"Accept-Encoding": "identity", "User-Agent": "rulemill", **made.headers}
         body = None
         if made.body is not None:
@@ -122,6 +133,22 @@ class LorawanDownlink(CallNode):
     async def close(self) -> None:
         """Give the connections back."""
         await self._client.close()
+        await self._publishers.close()
+
+    async def _publish(self, route: Route, broker: Broker, downlink: Downlink | None, ctx: CallContext) -> None:
+        push = self.config.operation == "push"
+        topic = broker.topic if push else broker.replace_topic
+        if not topic:
+            raise BadInput(f"ChirpStack's broker takes no {self.config.operation}: give the facet `downlink` too")
+        if downlink is None:
+            body: Any = {"downlinks": []}
+        elif route.network == "ttn":
+            body = {"downlinks": [_ttn_entry(downlink)]}
+        else:
+            body = {"devEui": broker.dev_eui, **_chirpstack_item(downlink)}
+        login = [_resolved(text, ctx) for text in (broker.username, broker.password)]
+        place = Place(broker.host, broker.port, broker.tls, *login)
+        await self._publishers.publish(place, topic, msgspec.json.encode(body))
 
     def _downlink(self, message: Message) -> Downlink:
         data, pointer = message.data, ""
@@ -154,15 +181,7 @@ class _Call(NamedTuple):
 
 def _to_ttn(route: Route, operation: str, downlink: Downlink | None) -> _Call:
     """CT-X2. The empty list takes away what waits."""
-    entries = []
-    if downlink is not None:
-        content = (
-            {"decoded_payload": downlink.object}
-            if downlink.object is not None
-            else {"frm_payload": base64.b64encode(downlink.payload).decode("ascii")}
-        )
-        about = {"f_port": downlink.f_port, "priority": downlink.priority, "confirmed": downlink.confirmed}
-        entries.append({**content, **about})
+    entries = [] if downlink is None else [_ttn_entry(downlink)]
     url = route.url if operation == "push" else route.replace_url
     if not url:
         raise BadInput(f"the device's last uplink told no address to {operation} downlinks at")
@@ -177,10 +196,34 @@ def _to_chirpstack(route: Route, operation: str, downlink: Downlink | None) -> _
         return _Call("DELETE", route.url, headers, None)
     if operation != "push":
         raise BadInput("ChirpStack cannot replace what waits: clear it, then push")
+    return _Call("POST", route.url, headers, {"queueItem": _chirpstack_item(downlink)})
+
+
+def _ttn_entry(downlink: Downlink) -> dict[str, Any]:
+    content = (
+        {"decoded_payload": downlink.object}
+        if downlink.object is not None
+        else {"frm_payload": base64.b64encode(downlink.payload).decode("ascii")}
+    )
+    about = {"f_port": downlink.f_port, "priority": downlink.priority, "confirmed": downlink.confirmed}
+    return {**content, **about}
+
+
+def _chirpstack_item(downlink: Downlink) -> dict[str, Any]:
     content = (
         {"object": downlink.object}
         if downlink.object is not None
         else {"data": base64.b64encode(downlink.payload).decode("ascii")}
     )
-    item = {"confirmed": downlink.confirmed, "fPort": downlink.f_port, **content}
-    return _Call("POST", route.url, headers, {"queueItem": item})
+    return {"confirmed": downlink.confirmed, "fPort": downlink.f_port, **content}
+
+
+def _resolved(text: str, ctx: CallContext) -> str:
+    """What a text of a facet stands for."""
+    named = _REFERENCE.fullmatch(text)
+    if named is None:
+        return text
+    found = ctx.secret(named[1])
+    if found is None:
+        raise BadInput(f"the tenant has no secret {named[1]!r}, which its network's broker wants")
+    return found

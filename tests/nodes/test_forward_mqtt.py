@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -18,6 +16,7 @@ from nodes.forward_mqtt import ForwardMqtt
 from nodes.outward import mqtt
 from nodes.outward.addresses import NotAllowed
 from tests.nodes.context import DictContext, build, message
+from tests.services import require
 
 pytestmark = pytest.mark.asyncio
 
@@ -32,7 +31,9 @@ class Broker:
         self._configuration = directory / "mosquitto.conf"
         passwords = directory / "passwords"
         passwords.touch(mode=0o600)
-        subprocess.run(["mosquitto_passwd", "-b", str(passwords), "mill", "s3cret"], check=True, capture_output=True)
+        subprocess.run(
+            [require("mosquitto_passwd"), "-b", str(passwords), "mill", "s3cret"], check=True, capture_output=True
+        )
         self._configuration.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nuser root\n"
         )
@@ -40,7 +41,7 @@ class Broker:
 
     async def start(self) -> None:
         self._process = subprocess.Popen(
-            ["mosquitto", "-c", str(self._configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [require("mosquitto"), "-c", str(self._configuration)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         for _ in range(200):
             try:
@@ -66,11 +67,6 @@ class Broker:
 
 @pytest_asyncio.fixture
 async def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Broker]:
-    for program in ("mosquitto", "mosquitto_passwd"):
-        if shutil.which(program) is None:
-            if "mosquitto" in os.environ.get("RULEMILL_TEST_REQUIRE", ""):
-                pytest.fail(f"{program} is required and not on PATH")
-            pytest.skip(f"{program} is not on PATH")
     monkeypatch.setenv("RULEMILL_OUTWARD_ALLOW", "127.0.0.1")
     monkeypatch.setattr(mqtt, "RECONNECT_AFTER_S", 0.05)
     made = Broker(tmp_path)

@@ -46,6 +46,7 @@ def read(event: str, document: Any) -> Delivery:
     unique = text(document, "deduplicationId", "") or text(document, "queueItemId", "")
     common = Delivery(
         dev_eui=dev_eui, pointer="/deviceInfo/devEui", about=about, ts_ms=instant(document, "time", ""),
+        application_id=text(info, "applicationId", "/deviceInfo"),
         key=f"{event}/{unique}" if unique else "",
     )  # fmt: skip
     if event != UPLINK:

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 from api.dialects.cloudthing import chirpstack, ttn
 from api.dialects.cloudthing.connectors import Connectors, need_transform
 from api.dialects.cloudthing.delivery import Delivery, leaves
+from api.dialects.cloudthing.lorawan_topics import chirpstack_broker, ttn_broker
 from api.networks import ChirpStack, Ttn
 from api.transports.http import Route
 from api.transports.http_exchange import Request, Response
@@ -50,20 +51,21 @@ class LorawanWebhooks:
         return await self.chirpstack_delivery(product, facet, chirpstack.read(event, document))
 
     async def ttn_delivery(
-        self, product: Product, facet: Ttn, delivery: Delivery, request: Request | None = None
+        self, product: Product, facet: Ttn, delivery: Delivery, request: Request | None = None, topic: str = ""
     ) -> Response:
-        """Store what The Things Stack told, maybe by a webhook; raises BadInput, HttpError, Refused."""
+        """Store what The Things Stack told by a webhook, or in a topic; raises BadInput, HttpError, Refused."""
         device = await self._device(product, delivery, create=facet.auto_generate)
-        await self._connectors.remember_route(device, await self._ttn_route(request, product, facet, delivery))
+        await self._connectors.remember_route(device, await self._ttn_route(request, product, facet, delivery, topic))
         return await self._store(product, device, delivery, "ttn")
 
-    async def chirpstack_delivery(self, product: Product, facet: ChirpStack, delivery: Delivery) -> Response:
-        """Store what ChirpStack told; raises BadInput, HttpError, Refused."""
+    async def chirpstack_delivery(
+        self, product: Product, facet: ChirpStack, delivery: Delivery, topic: str = ""
+    ) -> Response:
+        """Store what ChirpStack told by a webhook, or in a topic; raises BadInput, HttpError, Refused."""
         device = await self._device(product, delivery, create=facet.auto_generate)
-        if facet.downlink is not None:
-            url = f"{facet.downlink.server}/api/devices/{device.links[LORAWAN].lower()}/queue"
-            key = await self._connectors.secret(product, facet.downlink.api_key)
-            await self._connectors.remember_route(device, routes.Route("chirpstack", url, key=key or ""))
+        await self._connectors.remember_route(
+            device, await self._chirpstack_route(product, facet, device, delivery, topic)
+        )
         return await self._store(product, device, delivery, "chirpstack")
 
     async def _device(self, product: Product, delivery: Delivery, *, create: bool) -> Device:
@@ -92,14 +94,46 @@ class LorawanWebhooks:
         connectors.service.accepted(device)
         return connectors.recent.put(key, Response(200))
 
-    async def _ttn_route(
-        self, request: Request | None, product: Product, facet: Ttn, delivery: Delivery
+    async def _chirpstack_route(
+        self, product: Product, facet: ChirpStack, device: Device, delivery: Delivery, topic: str
     ) -> routes.Route | None:
-        """Where the device's downlinks go (CT-X2): as the webhook says, else as the product does.
+        """Where the device's downlinks go (CT-X3): to the broker if it told, else to the product's server, else there.
+
+        With a broker and a server, the server does what the broker cannot: take away what waits.
+        """
+        dev_eui = device.links[LORAWAN].lower()
+        broker = None
+        if facet.mqtt is not None and (topic or facet.downlink is None):
+            broker = chirpstack_broker(facet.mqtt, delivery.application_id, dev_eui)
+        if facet.downlink is None:
+            return None if broker is None else routes.Route("chirpstack", "", broker=broker)
+        url = f"{facet.downlink.server}/api/devices/{dev_eui}/queue"
+        key = await self._connectors.secret(product, facet.downlink.api_key) or ""
+        return routes.Route("chirpstack", url, key=key, broker=broker)
+
+    async def _ttn_broker(self, product: Product, facet: Ttn, delivery: Delivery, topic: str) -> routes.Route | None:
+        """By MQTT: for the application in whose topic the device told, else for the one that the product logs in as."""
+        if facet.mqtt is None:
+            return None
+        if topic:
+            application = topic.split("/")[1]
+        else:
+            application = await self._connectors.secret(product, facet.mqtt.username) or ""
+            if application.partition("@")[0] != delivery.application_id:
+                return None
+        broker = ttn_broker(facet.mqtt, application, delivery.device_id)
+        return None if broker is None else routes.Route("ttn", "", broker=broker)
+
+    async def _ttn_route(
+        self, request: Request | None, product: Product, facet: Ttn, delivery: Delivery, topic: str
+    ) -> routes.Route | None:
+        """Where the device's downlinks go (CT-X2): to the broker that told, else as the webhook or the product says.
 
         A webhook that proved nothing is believed about the product's own server only, and another server never gets
         the product's key: or anybody could have commands, and keys, sent to himself.
         """
+        if topic and (found := await self._ttn_broker(product, facet, delivery, topic)) is not None:
+            return found
         known = facet.downlink
         key = "" if known is None else await self._connectors.secret(product, known.api_key) or ""
         push = (request and request.header("X-Downlink-Push")) or ""
@@ -112,7 +146,9 @@ class LorawanWebhooks:
                     other = ""
                 return routes.Route("ttn", push, other, given)
             log.info("product %s has no secret: the downlink address of its webhook is not believed", product.id)
-        if known is None or not delivery.application_id or not delivery.device_id:
+        if known is None:
+            return await self._ttn_broker(product, facet, delivery, topic)
+        if not delivery.application_id or not delivery.device_id:
             return None
         ids = (delivery.application_id, known.webhook, delivery.device_id)
         path = "/api/v3/as/applications/{}/webhooks/{}/devices/{}/down".format(*(quote(id, safe="") for id in ids))

@@ -118,9 +118,9 @@ class LorawanBrokers:
                 event = topic.rpartition("/")[2]
                 # A message of Protocol Buffers begins with the tag of a field, never with a brace.
                 document = chirpstack.decode(event, payload, protobuf=not payload.lstrip().startswith(b"{"))
-                await self._webhooks.chirpstack_delivery(product, facet, chirpstack.read(event, document))
+                await self._webhooks.chirpstack_delivery(product, facet, chirpstack.read(event, document), topic)
             elif isinstance(facet, Ttn):
-                await self._webhooks.ttn_delivery(product, facet, ttn.read(decode_json(payload)))
+                await self._webhooks.ttn_delivery(product, facet, ttn.read(decode_json(payload)), topic=topic)
         except BadInput as error:
             raise Unusable(str(error)) from error
         except HttpError as error:
