@@ -166,11 +166,12 @@ async def test_a_process_killed_between_storing_and_acknowledging_loses_and_doub
     mqtt = {"host": "127.0.0.1", "port": mosquitto.port}
     bootstrap.write_text(json.dumps({
         "tenants": [{"name": "demo"}],
-        "products": [{"id": "field", "tenant": "demo", "facets": {"chirpstack": {"mqtt": mqtt}}}],
+        "products": [{"id": "field", "tenant": "demo", "chirpstack": {"mqtt": mqtt}}],
         "devices": [{"tenant": "demo", "name": "far", "product": "field", "links": {"lorawan": EUI}}],
     }))  # fmt: skip
-    # The API dies in front of its second acknowledgement. The next one has the second uplink again, as its first.
-    more = {"RULEMILL_OUTWARD_ALLOW": "127.0.0.1", "RULEMILL_FAILPOINTS": "before-ack=kill@2"}
+    # Each uplink passes there twice, when it is stored and in front of its acknowledgement. So the API dies in front of
+    # the second acknowledgement, and the next one has the second uplink again, as its first.
+    more = {"RULEMILL_OUTWARD_ALLOW": "127.0.0.1", "RULEMILL_FAILPOINTS": "before-ack=kill@4"}
     with running(tmp_path / "data", "--bootstrap", str(bootstrap), **more) as (_, facts):
         await until_attached(mosquitto)
         await mosquitto.publish(chirpstack(1), chirpstack(2), chirpstack(3))
