@@ -25,11 +25,15 @@ log = logging.getLogger("rulemill.app")
 
 
 def connect(url: str, name: str) -> redis.Redis:
-    """A client for what is not hot: never retries by itself (a lost reply would be a second write)."""
-    return redis.Redis.from_url(
+    """A client for what is not hot: never retries by itself (a lost reply would be a second write).
+
+    A burst waits for a connection; the library's own pool would refuse it.
+    """
+    pool = redis.BlockingConnectionPool.from_url(
         url, client_name=name, retry=Retry(NoBackoff(), 0), socket_connect_timeout=5.0, socket_timeout=10.0,
-        health_check_interval=0,
+        health_check_interval=0, max_connections=64, timeout=10,
     )  # fmt: skip
+    return redis.Redis.from_pool(pool)
 
 
 async def partition_count(client: redis.Redis, wanted: int) -> int:

@@ -16,8 +16,8 @@ from typing import Any, Literal, Self
 
 import httpx
 import msgspec
-import redis.asyncio as redis
 
+from api.app import connect
 from api.auth import DeviceAuth
 from api.intake import Intake
 from api.live import Live
@@ -58,7 +58,7 @@ class Stack:
     def __init__(self, url: str, *, work: bool = True) -> None:
         self.url = url
         self._work = work
-        self.redis = redis.Redis.from_url(url)
+        self.redis = connect(url, "stack")
         self.registry = Registry(self.redis)
         self.wire = Wire(url, "stack")
         self._ingress_wire = Wire(url, "stack-ingress")

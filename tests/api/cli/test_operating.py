@@ -128,6 +128,8 @@ class TestTail:
         process = subprocess.Popen(
             [*COMMAND, "tail", *arguments], env=environment(demo.folder, TZ="UTC", PYTHONUNBUFFERED="1"), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            # Whoever runs the tests in the background has told them, and so their children, to ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         assert process.stderr is not None
         assert "; Ctrl-C ends it." in process.stderr.readline()
