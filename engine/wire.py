@@ -12,6 +12,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, cast
 
 import hiredis
@@ -113,7 +114,7 @@ class Wire:
                 return self._protocol
             loop = asyncio.get_running_loop()
             where = self._where
-            make = lambda: _Protocol(self._push)  # noqa: E731
+            make = partial(_Protocol, self._push)
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     if "path" in where:
