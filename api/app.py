@@ -90,7 +90,7 @@ async def run_worker(settings: Settings, url: str, name: str = "") -> None:
     worker = Worker(
         WorkerParts(
             url=url, name=name, partitions=partitions, plans=plans,
-            store=SqliteTimeseries(settings.folder() / "telemetry.db"), store_name="sqlite",
+            store=SqliteTimeseries(settings.folder() / "telemetry.db"),
             product=Products(registry).find, secret=secrets.get,
         )
     )  # fmt: skip

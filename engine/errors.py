@@ -86,7 +86,7 @@ class StoreUnavailable(RulemillError):
 
 
 class Unsupported(RulemillError):
-    """What was asked for can never be done here, whoever asks again: `reason` says why, and what can be done instead."""
+    """What was asked for can never be done here, whoever asks: `reason` says why, and what can be done instead."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

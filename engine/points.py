@@ -66,8 +66,8 @@ class _Spool:
 class PointsWriter:
     """Writes the points of owned partitions into the store and trims their spools."""
 
-    def __init__(self, wire: Wire, store: Timeseries, store_name: str) -> None:
-        self._wire, self._store, self._name = wire, store, store_name
+    def __init__(self, wire: Wire, store: Timeseries) -> None:
+        self._wire, self._store, self._name = wire, store, store.name
         self._spools: dict[int, _Spool] = {}
         self._queue: deque[_Piece] = deque()
         self._held = 0

@@ -57,7 +57,6 @@ class WorkerParts:
     partitions: int
     plans: Plans
     store: Timeseries
-    store_name: str
     product: Callable[[str, str], Awaitable[Product | None]]
     secret: Callable[[str, str], str | None]
 
@@ -72,7 +71,7 @@ class Worker:
         self._leases = Leases(parts.url, parts.name, parts.partitions, self._side)
         self._outward = Outward(self._side, parts.plans.plan_for, parts.secret)
         self._timers = Timers(self._side, self._outward.add, self._outward.has)
-        self._writer = PointsWriter(self._side, parts.store, parts.store_name)
+        self._writer = PointsWriter(self._side, parts.store)
         self._progress = Progress()
         self._tail = Tail(self._side)
         deployments = Deployments(parts.plans)

@@ -55,7 +55,7 @@ class RangeQuery(msgspec.Struct):
 async def latest_points(parts: Parts, call: Call) -> Answer:
     """The newest point of each key."""
     device = await find(parts, call)
-    found = await parts.store.latest(device.tenant, device.id, call.query.key or None)
+    found = await parts.store.latest(device.tenant, [device.id], call.query.key or None)
     return Answer(200, Points([_shown(point) for point in found]))
 
 
@@ -64,7 +64,7 @@ async def range_points(parts: Parts, call: Call) -> Answer:
     device = await find(parts, call)
     query: RangeQuery = call.query
     page = await parts.store.range(
-        device.tenant, device.id, query.key or None, query.start_ms, query.end_ms,
+        device.tenant, [device.id], query.key or None, query.start_ms, query.end_ms,
         limit=query.limit, newest_first=query.order == "desc", cursor=query.cursor,
     )  # fmt: skip
     return Answer(200, Points([_shown(point) for point in page.points], page.cursor))

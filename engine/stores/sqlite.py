@@ -8,17 +8,19 @@ import sqlite3
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from engine.errors import BadInput, PointsRefused, StoreUnavailable
+from engine.errors import BadInput, PointsRefused, StoreUnavailable, Unsupported
 from engine.message import Point
 from engine.stores import cursor as cursors
 from engine.stores.sqlite_rows import Row, point_of, row_of
 from engine.stores.sqlite_schema import MAKE, VERSION, Names, snapshot, transaction
-from engine.stores.timeseries import Page
+from engine.stores.timeseries import Bucket, Page
 from engine.stores.values import INT64_MAX, INT64_MIN, point_problem
+from engine.stores.windows import Window
 
 Made = TypeVar("Made")
 
@@ -41,13 +43,18 @@ WITH RECURSIVE walk(key) AS (
   UNION ALL
   SELECT (SELECT min(key) FROM ts_kv WHERE device = ?1 AND key > walk.key) FROM walk WHERE walk.key IS NOT NULL)
 SELECT names.id, names.name FROM walk JOIN key_name AS names ON names.id = walk.key"""
-_NEWEST = "SELECT ts, kind, value, lat, lon FROM ts_kv WHERE device = ? AND key = ? ORDER BY ts DESC LIMIT 1"
+_NEWEST = (
+    "SELECT ts, kind, value, lat, lon FROM ts_kv "
+    "WHERE device = ? AND key = ? AND ts >= ? AND ts < ? ORDER BY ts DESC LIMIT ?"
+)
 _RANGE = "SELECT ts, kind, value, lat, lon FROM ts_kv WHERE device = ? AND key = ? AND ts >= ? AND ts < ? ORDER BY ts "
-_SLICE = "SELECT ts FROM ts_kv WHERE device = ? AND key = ? ORDER BY ts LIMIT 1 OFFSET ?"
+_SLICE = "SELECT ts FROM ts_kv WHERE device = ? AND key = ? AND ts >= ? AND ts < ? ORDER BY ts LIMIT 1 OFFSET ?"
 
 
 class SqliteTimeseries:
     """A `Timeseries` in the file `path`. `synchronous` FULL: a returned write survives a power cut; NORMAL: a crash."""
+
+    name = "sqlite"
 
     def __init__(self, path: str | Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
         self._path = Path(path)
@@ -89,14 +96,26 @@ class SqliteTimeseries:
         if refused:
             raise PointsRefused(refused)
 
-    async def latest(self, tenant: str, device: str, keys: Sequence[str] | None = None) -> list[Point]:
-        """The newest point of each key, sorted by key."""
-        return await self._run(self._reads, lambda: self._latest(tenant, device, keys))
+    async def latest(
+        self,
+        tenant: str,
+        devices: Sequence[str],
+        keys: Sequence[str] | None = None,
+        *,
+        count: int = 1,
+        start_ms: int = INT64_MIN,
+        end_ms: int = INT64_MAX,
+    ) -> list[Point]:
+        """The newest `count` points of each series within the range, by device, then key, then the newest first."""
+        if count < 1:
+            raise BadInput("count must be at least 1")
+        start_ms, end_ms = max(start_ms, INT64_MIN), min(end_ms, INT64_MAX)
+        return await self._run(self._reads, lambda: self._latest(tenant, devices, keys, count, start_ms, end_ms))
 
     async def range(
         self,
         tenant: str,
-        device: str,
+        devices: Sequence[str],
         keys: Sequence[str] | None,
         start_ms: int,
         end_ms: int,
@@ -105,19 +124,54 @@ class SqliteTimeseries:
         newest_first: bool = False,
         cursor: str = "",
     ) -> Page:
-        """Points with start_ms <= ts < end_ms by time, then by ascending key in either direction."""
+        """At most `limit` points by time, then by device and key ascending in either direction."""
         if limit < 1:
             raise BadInput("limit must be at least 1")
-        behind = cursors.decode(tenant, device, newest_first, cursor) if cursor else None
+        mark = cursors.mark(tenant, devices, keys, newest_first)
+        behind = cursors.decode(mark, cursor) if cursor else None
         start_ms, end_ms = max(start_ms, INT64_MIN), min(end_ms, INT64_MAX)
-        return await self._run(
-            self._reads, lambda: self._range(tenant, device, keys, start_ms, end_ms, limit, newest_first, behind)
+        points, more = await self._run(
+            self._reads, lambda: self._range(tenant, devices, keys, start_ms, end_ms, limit, newest_first, behind)
         )
+        if not more:
+            return Page(points)
+        last = points[-1]
+        return Page(points, cursors.encode(mark, cursors.Position(last.ts_ms, last.device, last.key)))
+
+    async def aggregate(
+        self,
+        tenant: str,
+        devices: Sequence[str],
+        keys: Sequence[str] | None,
+        start_ms: int,
+        end_ms: int,
+        functions: Sequence[str],
+        window: Window | None = None,
+    ) -> list[Bucket]:
+        """What each series gives in each window that has a point in the range, by device, key and time."""
+        raise Unsupported("no aggregates yet")
+
+    async def keys(self, tenant: str, device: str) -> list[str]:
+        """The keys a device has points of, sorted."""
+        return await self._run(self._reads, lambda: self._keys_of(tenant, device))
+
+    async def delete(
+        self, tenant: str, devices: Sequence[str], keys: Sequence[str] | None, start_ms: int, end_ms: int
+    ) -> None:
+        """Forget the points of a range, a slice at a time."""
+        start_ms, end_ms = max(start_ms, INT64_MIN), min(end_ms, INT64_MAX)
+        for device in sorted(set(devices)):
+            for series in await self._run(self._writes, partial(self._series, tenant, device, keys)):
+                while await self._run(self._writes, partial(self._delete_slice, series, start_ms, end_ms)):
+                    pass
 
     async def delete_device(self, tenant: str, device: str) -> None:
         """Forget every point of a device, a slice at a time."""
-        while await self._run(self._writes, lambda: self._delete_slice(tenant, device)):
-            pass
+        await self.delete(tenant, [device], None, INT64_MIN, INT64_MAX)
+
+    def told(self) -> list[str]:
+        """Nothing: the file's only limit is the disk."""
+        return []
 
     async def _run(self, executor: ThreadPoolExecutor | None, work: Callable[[], Made]) -> Made:
         if executor is None:
@@ -196,71 +250,77 @@ class SqliteTimeseries:
         self._names.learn(fresh)  # only now: the ids of a transaction that fell are nobody's
         return refused
 
-    def _delete_slice(self, tenant: str, device: str) -> bool:
-        with transaction(_opened(self._writer)) as db:
+    def _series(self, tenant: str, device: str, keys: Sequence[str] | None) -> list[tuple[int, int]]:
+        with snapshot(_opened(self._writer)) as db:
             found = self._names.find_device(db, tenant, device)
-            # Names stay: another process may hold the id, and its next points must be found under it.
-            key = (
-                None
-                if found is None
-                else db.execute("SELECT min(key) FROM ts_kv WHERE device = ?", (found,)).fetchone()[0]
-            )
-            if key is None:
-                return False
-            end = db.execute(_SLICE, (found, key, DELETE_SLICE)).fetchone()
-            db.execute(
-                "DELETE FROM ts_kv WHERE device = ? AND key = ? AND ts < ?"
-                if end
-                else "DELETE FROM ts_kv WHERE device = ? AND key = ?",
-                (found, key, *(end or ())),
-            )
-            return True
+            return [] if found is None else [(found, key_id) for key_id, _ in self._keys(db, found, keys)]
 
-    def _latest(self, tenant: str, device: str, keys: Sequence[str] | None) -> list[Point]:
+    def _delete_slice(self, series: tuple[int, int], start_ms: int, end_ms: int) -> bool:
+        # Names stay: another process may hold the id, and its next points must be found under it.
+        with transaction(_opened(self._writer)) as db:
+            end = db.execute(_SLICE, (*series, start_ms, end_ms, DELETE_SLICE)).fetchone()
+            db.execute(
+                "DELETE FROM ts_kv WHERE device = ? AND key = ? AND ts >= ? AND ts < ?",
+                (*series, start_ms, end_ms if end is None else end[0]),
+            )
+            return end is not None
+
+    def _keys_of(self, tenant: str, device: str) -> list[str]:
         with snapshot(_opened(self._reader)) as db:
             found = self._names.find_device(db, tenant, device)
-            if found is None:
-                return []
+            return [] if found is None else [key for _, key in self._keys(db, found, None)]
+
+    def _latest(
+        self,
+        tenant: str,
+        devices: Sequence[str],
+        keys: Sequence[str] | None,
+        count: int,
+        start_ms: int,
+        end_ms: int,
+    ) -> list[Point]:
+        with snapshot(_opened(self._reader)) as db:
             points = []
-            for key_id, key in self._keys(db, found, keys):
-                row = db.execute(_NEWEST, (found, key_id)).fetchone()
-                if row is not None:
-                    points.append(point_of(tenant, device, key, row))
+            for device in sorted(set(devices)):
+                found = self._names.find_device(db, tenant, device)
+                if found is None:
+                    continue
+                for key_id, key in self._keys(db, found, keys):
+                    rows = db.execute(_NEWEST, (found, key_id, start_ms, end_ms, count))
+                    points += [point_of(tenant, device, key, row) for row in rows]
             return points
 
     def _range(
         self,
         tenant: str,
-        device: str,
+        devices: Sequence[str],
         keys: Sequence[str] | None,
         start_ms: int,
         end_ms: int,
         limit: int,
         newest_first: bool,
         behind: cursors.Position | None,
-    ) -> Page:
+    ) -> tuple[list[Point], bool]:
+        """One page, and whether there is more."""
+        sign = -1 if newest_first else 1
+        sql = _RANGE + ("DESC" if newest_first else "ASC")
         with snapshot(_opened(self._reader)) as db:
-            found = self._names.find_device(db, tenant, device)
-            if found is None:
-                return Page([])
-            sign = -1 if newest_first else 1
 
-            def rows(key_id: int, key: str) -> Generator[tuple[int, str, Any], None, None]:
-                start, end = _rest(start_ms, end_ms, key, newest_first, behind)
-                sql = _RANGE + ("DESC" if newest_first else "ASC")
-                for row in db.execute(sql, (found, key_id, start, end)):
-                    yield sign * row[0], key, row
+            def rows(place: tuple[int, int], names: tuple[str, str]) -> Generator[tuple[Any, ...], None, None]:
+                start, end = _rest(start_ms, end_ms, names, newest_first, behind)
+                for row in db.execute(sql, (*place, start, end)):
+                    yield sign * row[0], *names, row
 
-            # Each key's rows come in order and lazily: the merge reads one page and one row of each key more.
-            series = [rows(key_id, key) for key_id, key in self._keys(db, found, keys)]
-            page = list(islice(heapq.merge(*series, key=lambda row: row[:2]), limit + 1))
+            series = []
+            for device in sorted(set(devices)):
+                found = self._names.find_device(db, tenant, device)
+                if found is not None:
+                    series += [rows((found, key_id), (device, key)) for key_id, key in self._keys(db, found, keys)]
+            # Each series' rows come in order and lazily: the merge reads one page and one row of each series more.
+            page = list(islice(heapq.merge(*series, key=lambda row: row[:3]), limit + 1))
             for rest in series:
                 rest.close()
-        points = [point_of(tenant, device, key, row) for _, key, row in page[:limit]]
-        if len(page) <= limit:
-            return Page(points)
-        last = cursors.Position(points[-1].ts_ms, points[-1].key)
-        return Page(points, cursors.encode(tenant, device, newest_first, last))
+        return [point_of(tenant, device, key, row) for _, device, key, row in page[:limit]], len(page) > limit
 
     def _keys(self, db: sqlite3.Connection, device: int, keys: Sequence[str] | None) -> list[tuple[int, str]]:
         if keys is None:
@@ -277,11 +337,13 @@ def _opened(connection: sqlite3.Connection | None) -> sqlite3.Connection:
     return connection
 
 
-def _rest(start_ms: int, end_ms: int, key: str, newest_first: bool, behind: cursors.Position | None) -> tuple[int, int]:
-    """What is left of start <= ts < end for one key behind a position: a key after the last one still has that time."""
+def _rest(
+    start_ms: int, end_ms: int, names: tuple[str, str], newest_first: bool, behind: cursors.Position | None
+) -> tuple[int, int]:
+    """What is left of start <= ts < end for one series behind a position: one after the last still has that time."""
     if behind is None:
         return start_ms, end_ms
-    at_it_too = key > behind.key
+    at_it_too = names > (behind.device, behind.key)
     if newest_first:
         return start_ms, min(end_ms, behind.ts_ms + 1 if at_it_too else behind.ts_ms)
     return max(start_ms, behind.ts_ms if at_it_too else behind.ts_ms + 1), end_ms

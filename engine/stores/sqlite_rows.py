@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.errors import BadInput
 from engine.message import Point
-from engine.stores.values import INT64_MAX, INT64_MIN, LETTERS, json_text
+from engine.stores.values import INT64_MAX, INT64_MIN, LETTERS, MAX_TS_MS, json_text
 
 Row = tuple[str, Any, float | None, float | None]
 """Type letter, value, latitude, longitude."""
@@ -33,7 +33,7 @@ def row_of(point: Point) -> Row | None:
         return None
     if type(key) is not str or type(device) is not str or type(tenant) is not str or type(point.ts_ms) is not int:
         return None
-    if not (key and device and tenant and INT64_MIN <= point.ts_ms <= INT64_MAX):
+    if not (key and device and tenant and -MAX_TS_MS <= point.ts_ms <= MAX_TS_MS):
         return None
     if not (key.isascii() and device.isascii() and tenant.isascii()) and not _encodes(key + device + tenant):
         return None

@@ -12,6 +12,9 @@ from engine.message import Point
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 
+MAX_TS_MS: Final = 9_223_372_036_853
+"""The latest time of a point, and negated the earliest: what a store that counts nanoseconds in 64 bits can hold."""
+
 LETTERS: Final[dict[type, str]] = {bool: "b", int: "l", float: "d", str: "s", dict: "j", list: "j"}
 """Python type to type letter: boolean, long, double, string, JSON. 42.0 stays double, 73 long (`G-16`, `TB-4`)."""
 
@@ -64,8 +67,8 @@ def point_problem(point: Point) -> str | None:
     for what, name in (("tenant", point.tenant), ("device", point.device), ("key", point.key)):
         if type(name) is not str or not name or not _encodes(name):
             return f"{what} is not a name: {name!r}"
-    if type(point.ts_ms) is not int or not INT64_MIN <= point.ts_ms <= INT64_MAX:
-        return f"timestamp is not a 64-bit integer: {point.ts_ms!r}"
+    if type(point.ts_ms) is not int or not -MAX_TS_MS <= point.ts_ms <= MAX_TS_MS:
+        return f"timestamp is not a whole number of milliseconds within {MAX_TS_MS} of 1970: {point.ts_ms!r}"
     for what, degrees in (("lat", point.lat), ("lon", point.lon)):
         if degrees is not None and (type(degrees) not in (float, int) or not isfinite(degrees)):
             return f"{what} is not a finite number: {degrees!r}"

@@ -15,7 +15,7 @@ MOST: Final = 20_000
 
 
 class Window(msgspec.Struct, frozen=True):
-    """A length such as `30s`, `5m`, `1h`, `1d`, `1w`, `1mo`, and an IANA time zone. Made by `window`, which checks both."""
+    """A length such as `30s`, `5m`, `1h`, `1d`, `1w`, `1mo`, and an IANA time zone. `window` makes and checks it."""
 
     every: str
     zone: str = "UTC"

@@ -95,7 +95,7 @@ class Stack:
             worker = Worker(
                 WorkerParts(
                     url=self.url, name=f"w-{new_id()}", partitions=PARTITIONS, plans=plans, store=self.store,
-                    store_name="memory", product=self._product, secret=lambda tenant, name: None,
+                    product=self._product, secret=lambda tenant, name: None,
                 )
             )  # fmt: skip
             await worker.start()
@@ -181,12 +181,12 @@ class Stack:
     async def latest(self, device: Device) -> dict[str, Any]:
         """Latest values by key, after everything was run."""
         await self.idle()
-        return {point.key: point.value for point in await self.store.latest(TENANT, device.id)}
+        return {point.key: point.value for point in await self.store.latest(TENANT, [device.id])}
 
     async def points(self, device: Device) -> list[tuple[str, int, Any]]:
         """The latest points as (key, ts_ms, value), after everything was run."""
         await self.idle()
-        return [(point.key, point.ts_ms, point.value) for point in await self.store.latest(TENANT, device.id)]
+        return [(point.key, point.ts_ms, point.value) for point in await self.store.latest(TENANT, [device.id])]
 
     async def attributes_of(self, device: Device) -> dict[str, dict[str, Any]]:
         """Attribute values by scope and key, after everything was run."""

@@ -211,7 +211,7 @@ async def test_the_demo_shows_a_point_an_alarm_and_an_answer(stack: Stack) -> No
         return [f"{alarm.type} {alarm.status}" for alarm in page.alarms]
 
     await send("POST_TELEMETRY_REQUEST", {"temperature": 42})
-    [point] = await stack.store.latest("demo", device.id)
+    [point] = await stack.store.latest("demo", [device.id])
     assert (point.key, point.value) == ("temperature", 42)
     assert await alarms() == ["Too hot ACTIVE_UNACK"]
     await send("POST_TELEMETRY_REQUEST", {"temperature": 20, "humidity": 80})
@@ -223,7 +223,7 @@ async def test_the_demo_shows_a_point_an_alarm_and_an_answer(stack: Stack) -> No
     device = await stack.registry.find_external(secrets["cloudthing"]["device_id"])
     assert device is not None
     await send("RAW_UPLINK", b"\x01\xa4", ct="custom", productId="demo-sensor")
-    [point] = await stack.store.latest("demo", device.id)
+    [point] = await stack.store.latest("demo", [device.id])
     assert (point.key, point.value) == ("temperature", 42.0)
     assert await stack.dead.list("demo") == []
 

@@ -89,7 +89,7 @@ class Bench:
         return letters if len(letters) == count else None
 
     async def stored(self, device: str) -> bool:
-        return bool(await self.store.latest("acme", device))
+        return bool(await self.store.latest("acme", [device]))
 
     async def spools_empty(self) -> bool:
         lengths = [await self.client.xlen(keys.points) for keys in all_keys(PARTITIONS)]

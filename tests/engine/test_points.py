@@ -123,7 +123,7 @@ async def test_a_crash_between_store_and_trim_repeats_the_same_points(bench: Ben
     await bench.crash(first)
     await bench.work(save(), name="w2")
     await until(bench.spools_empty)
-    page = await store.range("acme", "d", None, 0, 2_000_000_000_000)
+    page = await store.range("acme", ["d"], None, 0, 2_000_000_000_000)
     assert [point.value for point in page.points] == list(range(10))
 
 

@@ -10,8 +10,8 @@ from api.intake import Intake
 from engine.errors import BadInput
 from engine.message import Message
 from engine.stores.registry import Device
+from engine.stores.values import MAX_TS_MS
 from nodes.codecs.lenient_json import decode_lenient, tb_cast
-from nodes.event_time import MAX_TS_MS
 
 Reading = tuple[int | None, dict[str, Any]]
 """Values of one instant; None is the server's time."""

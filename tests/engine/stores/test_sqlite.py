@@ -41,7 +41,7 @@ async def test_points_stay_when_the_file_is_opened_again(tmp_path: Path) -> None
     await store.write([Point("t", "d", "k", 1, 42.0)])
     await store.close()
     again = await opened(tmp_path / "new" / "points.db")
-    assert await again.latest("t", "d") == [Point("t", "d", "k", 1, 42.0)]
+    assert await again.latest("t", ["d"]) == [Point("t", "d", "k", 1, 42.0)]
     await again.close()
 
 
@@ -61,7 +61,7 @@ async def test_several_processes_write_one_file(tmp_path: Path) -> None:
     assert codes == [0, 0, 0]
     store = await opened(path)
     for device in range(5):
-        page = await store.range("t", f"d{device}", None, 0, 10**6, limit=10_000)
+        page = await store.range("t", [f"d{device}"], None, 0, 10**6, limit=10_000)
         assert len(page.points) == 3 * 10 * 40
     await store.close()
 
@@ -71,7 +71,7 @@ async def test_another_process_that_deletes_does_not_orphan_our_ids(tmp_path: Pa
     await ours.write([Point("t", "d", "k", 1, 1)])
     await theirs.delete_device("t", "d")
     await ours.write([Point("t", "d", "k", 2, 2)])
-    assert await theirs.latest("t", "d") == [Point("t", "d", "k", 2, 2)]
+    assert await theirs.latest("t", ["d"]) == [Point("t", "d", "k", 2, 2)]
     await ours.close()
     await theirs.close()
 
@@ -87,9 +87,9 @@ async def test_a_held_lock_is_unavailable_and_nothing_is_written(
         await store.write([Point("t", "new", "k", 1, 1)])
     other.execute("ROLLBACK")
     other.close()
-    assert await store.latest("t", "new") == []
+    assert await store.latest("t", ["new"]) == []
     await store.write([Point("t", "new", "k", 1, 1)])
-    assert len(await store.latest("t", "new")) == 1
+    assert len(await store.latest("t", ["new"])) == 1
     await store.close()
 
 
@@ -102,11 +102,11 @@ async def test_a_full_disk_is_unavailable_and_ids_of_the_fallen_transaction_are_
     with pytest.raises(StoreUnavailable, match="full"):
         await store.write([Point("t", f"d{i}", "k", i, "x" * 200) for i in range(500)])
     db.execute("PRAGMA max_page_count = 1000000")
-    assert await store.latest("t", "d1") == []
+    assert await store.latest("t", ["d1"]) == []
     await store.write([Point("t", "another", "k", 1, 1)])  # takes the row id that d0 had in vain
     await store.write([Point("t", "d0", "k", 1, 2)])
-    assert await store.latest("t", "another") == [Point("t", "another", "k", 1, 1)]
-    assert await store.latest("t", "d0") == [Point("t", "d0", "k", 1, 2)]
+    assert await store.latest("t", ["another"]) == [Point("t", "another", "k", 1, 1)]
+    assert await store.latest("t", ["d0"]) == [Point("t", "d0", "k", 1, 2)]
     await store.close()
 
 
@@ -131,8 +131,8 @@ async def test_delete_goes_by_slices(tmp_path: Path, monkeypatch: pytest.MonkeyP
     store = await opened(tmp_path / "points.db")
     await store.write([Point("t", device, key, i, i) for device in "de" for key in "ab" for i in range(20)])
     await store.delete_device("t", "d")
-    assert await store.latest("t", "d") == []
-    assert len((await store.range("t", "e", None, 0, 100)).points) == 40
+    assert await store.latest("t", ["d"]) == []
+    assert len((await store.range("t", ["e"], None, 0, 100)).points) == 40
     await store.close()
 
 

@@ -40,12 +40,12 @@ async def answer(store: Timeseries, step: tuple[Any, ...]) -> Any:
         case ("delete", device):
             return await store.delete_device("t", device)
         case ("latest", device, wanted):
-            return await store.latest("t", device, wanted)
+            return await store.latest("t", [device], wanted)
         case ("range", device, wanted, start, end, limit, newest_first):
             pages, cursor = [], ""
             while True:
                 page = await store.range(
-                    "t", device, wanted, start, end, limit=limit, newest_first=newest_first, cursor=cursor
+                    "t", [device], wanted, start, end, limit=limit, newest_first=newest_first, cursor=cursor
                 )
                 pages.append(page)
                 cursor = page.cursor
