@@ -9,9 +9,12 @@ run: ## set up if need be, and start a server with demo devices
 	@sh scripts/setup.sh
 	@exec .venv/bin/rulemill up --demo $(ARGS)
 
-test: ## set up if need be, and run the tests
+# Most tests wait for servers of their own, so more of them run at a time than there are cores.
+JOBS = 4
+
+test: ## set up if need be, and run the tests, JOBS=4 at a time
 	@sh scripts/setup.sh dev
-	@exec .venv/bin/python -m pytest $(ARGS)
+	@exec .venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: ## lint, format, types, layers, generated files
 	@sh scripts/setup.sh dev

@@ -46,6 +46,11 @@ async def test_a_slow_call_is_made_once_however_often_timers_are_read(
     assert calls == [0, 1, 2]
 
 
+def _in_an_outward_call() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.get_name().startswith("outward")
+
+
 async def _all_ended(bench: Bench) -> bool:
     """Nothing in the streams and nothing parked, at one instant: between two looks a message may go back and forth."""
     look = (
@@ -144,7 +149,8 @@ async def test_a_plan_that_cannot_be_had_blocks_nothing_for_ever(bench: Bench, t
         armed = False
 
         async def plan_for(self, tenant: str, deployment: int) -> Plan:
-            if self.armed:
+            if self.armed and _in_an_outward_call():
+                # The batch that brings the first answer back asks for the plan too, sooner or later.
                 self.armed = False
                 raise RedisConnectionError("gone") if trouble == "redis" else NotFound("deployment", str(deployment))
             return await super().plan_for(tenant, deployment)
