@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -15,7 +16,7 @@ from engine.entries import Item, LaneItem, Parked, encode
 from engine.lanes import Lane, backoff_s
 from engine.leases import Owned
 from engine.message import Message, Point, now_ms
-from engine.outcomes import Command, Hint, Index, Reply, Write
+from engine.outcomes import Broadcast, Command, Hint, Index, Reply, Write
 from engine.redis_scripts import COMMIT
 from engine.stores.answers import KEEP_MS as KEEP_ANSWERS_MS
 from engine.stores.answers import MAX_A_DEVICE as MAX_ANSWERS
@@ -28,6 +29,9 @@ MAX_ARGUMENTS = 6000
 """Fields (and their values) in one command; Lua's `unpack` takes hardly more."""
 
 BUS = "rm:bus"
+
+MAX_TOLD = 500
+"""Messages whose values are told in one publication."""
 
 Line = tuple[Argument, ...]
 
@@ -94,6 +98,7 @@ def compose(
 
 def _writes(commits: dict[int, Commit], where: Sequence[int], effects: Effects) -> None:
     fields: dict[tuple[int, str], dict[str, bytes | None]] = {}
+    told: dict[tuple[int, str], list[tuple[str, int, dict[str, Any]]]] = {}
     for position, message, effect in effects.effects:
         commit = commits[where[position]]
         keys = commit.owned.keys
@@ -109,6 +114,9 @@ def _writes(commits: dict[int, Commit], where: Sequence[int], effects: Effects) 
         elif isinstance(effect, Hint):
             hint = encode((effect.kind, message.tenant, message.originator, effect.body))
             commit.lines.append(("PUBLISH", BUS, hint))
+        elif isinstance(effect, Broadcast):
+            values = (message.originator, effect.ts_ms, effect.values)
+            told.setdefault((where[position], message.tenant), []).append(values)
         elif isinstance(effect, Reply):
             if message.reply_to:
                 commit.lines.append(notice(message.reply_to, "reply", effect.data, effect.error))
@@ -120,12 +128,23 @@ def _writes(commits: dict[int, Commit], where: Sequence[int], effects: Effects) 
                     )
         else:
             _queue(commit, message, effect, "")
-    for (partition, key), values in fields.items():
+    for (partition, tenant), all_told in told.items():
+        # One publication for many: nobody may be listening, and that must cost next to nothing.
+        commits[partition].lines += [
+            ("PUBLISH", values_channel(tenant), encode(all_told[i : i + MAX_TOLD]))
+            for i in range(0, len(all_told), MAX_TOLD)
+        ]
+    for (partition, key), named in fields.items():
         lines = commits[partition].lines
-        kept = [part for name, value in values.items() if value is not None for part in (name, value)]
-        gone = [name for name, value in values.items() if value is None]
+        kept = [part for name, value in named.items() if value is not None for part in (name, value)]
+        gone = [name for name, value in named.items() if value is None]
         lines += [("HSET", key, *kept[i : i + MAX_ARGUMENTS]) for i in range(0, len(kept), MAX_ARGUMENTS)]
         lines += [("HDEL", key, *gone[i : i + MAX_ARGUMENTS]) for i in range(0, len(gone), MAX_ARGUMENTS)]
+
+
+def values_channel(tenant: str) -> str:
+    """Where a tenant's live values are told, as lists of (originator, ts_ms, values by key)."""
+    return f"rm:values:{tenant}"
 
 
 def _last_waiting(effects: Effects) -> dict[int, object]:
