@@ -25,9 +25,9 @@ class BroadcastNode(Node):
         category="action",
         summary="Tells live subscribers the values of the message.",
         description=(
-            "Takes messages of type POST_TELEMETRY_REQUEST whose data is an object; null values are left out. Apps that "
-            "have subscribed get the values when the message's batch is committed; nothing is kept for those that are "
-            "away. With metadata `broadcast` = `false` nobody is told. The time is the metadata `ts` (milliseconds), "
+            "Takes messages of type POST_TELEMETRY_REQUEST whose data is an object; null values are left out. Apps "
+            "that have subscribed get the values when the message's batch is committed; nothing is kept for those that "
+            "are away. With metadata `broadcast` = `false` nobody is told. The time is the metadata `ts` (milliseconds), "
             "else the message's own."
         ),
         config=Config,

@@ -1,4 +1,4 @@
-"""Services that many tests share. One Redis for each process of a test run, emptied before each test that asks for it."""
+"""Services that many tests share. One Redis for each process of a run, emptied before each test that asks for it."""
 
 from __future__ import annotations
 
