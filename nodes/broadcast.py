@@ -27,8 +27,8 @@ class BroadcastNode(Node):
         description=(
             "Takes messages of type POST_TELEMETRY_REQUEST whose data is an object; null values are left out. Apps "
             "that have subscribed get the values when the message's batch is committed; nothing is kept for those that "
-            "are away. With metadata `broadcast` = `false` nobody is told. The time is the metadata `ts` (milliseconds), "
-            "else the message's own."
+            "are away. With metadata `broadcast` = `false` nobody is told. The time is the metadata `ts` in "
+            "milliseconds, else the message's own."
         ),
         config=Config,
         relations=(
