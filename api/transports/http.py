@@ -47,7 +47,10 @@ Handler = Callable[[Request, dict[str, str]], Awaitable[Response | Stream | Feed
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What runs at a path. `pattern` is like `/api/v1/{token}/telemetry`: a part in braces takes any one segment."""
+    """What runs at a path. `pattern` is like `/api/v1/{token}/telemetry`: a part in braces takes any one segment.
+
+    A last part `{name*}` takes one segment or more; the handler looks at them in `request.segments`.
+    """
 
     method: str
     pattern: str
@@ -72,11 +75,12 @@ class Surface(Protocol):
 class _Place:
     """A node of a surface's tree of paths."""
 
-    __slots__ = ("any", "literal", "routes")
+    __slots__ = ("any", "literal", "rest", "routes")
 
     def __init__(self) -> None:
         self.literal: dict[str, _Place] = {}
         self.any: _Place | None = None
+        self.rest: _Place | None = None
         self.routes: dict[str, tuple[Route, tuple[tuple[int, str], ...]]] = {}
         """By method: the route, and which segment each of its names stands for."""
 
@@ -84,7 +88,10 @@ class _Place:
         place = self
         names = []
         for i, part in enumerate(route.pattern.strip("/").split("/")):
-            if part.startswith("{"):
+            if part.endswith("*}"):
+                place.rest = place.rest or _Place()
+                place = place.rest
+            elif part.startswith("{"):
                 names.append((i, part[1:-1]))
                 place.any = place.any or _Place()
                 place = place.any
@@ -98,10 +105,14 @@ class _Place:
         """The place of a path; a spelled-out part wins over one in braces."""
         if at == len(segments):
             return self if self.routes else None
+        if not segments[at]:
+            return None
         literal = self.literal.get(segments[at])
         found = literal.find(segments, at + 1) if literal is not None else None
-        if found is None and self.any is not None and segments[at]:
+        if found is None and self.any is not None:
             found = self.any.find(segments, at + 1)
+        if found is None and all(segments[at:]):
+            found = self.rest
         return found
 
 

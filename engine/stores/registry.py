@@ -26,10 +26,11 @@ CHANNEL: Final = "rm:registry"
 SEQUENCE: Final = P + "seq"
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
+_THING_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 RESERVED_TENANTS: Final = frozenset({"www", "api", "app", "ws", "wss", "m", "mqtt"})
 RESERVED_IDS: Final = frozenset({"devices", "gateway"})
-ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN = "ACCESS_TOKEN", "MQTT_BASIC", "CT_TOKEN"
-KINDS: Final = (ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN)
+ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN, THING_TOKEN = "ACCESS_TOKEN", "MQTT_BASIC", "CT_TOKEN", "THING_TOKEN"
+KINDS: Final = (ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN, THING_TOKEN)
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +84,10 @@ def fingerprint(device: Device, credential: Credential) -> str:
         # G-6: the word has a path of its own. A slash would end the path segment that the token is.
         if not value or value == "provision" or any(c in value for c in "/?#+\0") or len(value) > 64:
             raise BadInput("an access token has 1 to 64 characters without / ? # +, and is not `provision`", "/value")
+        return digest(kind, value)
+    if kind == THING_TOKEN:
+        if not _THING_TOKEN.fullmatch(value):
+            raise BadInput("a thing token has 16 to 64 letters, digits, _ -", "/value")
         return digest(kind, value)
     if kind == CT_TOKEN:
         if not value or not device.external_id:

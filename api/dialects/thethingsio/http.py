@@ -1,0 +1,44 @@
+"""The HTTP surface of the dialect: whose a path is, and what errors look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from api.dialects.thethingsio.bodies import answer, error_body
+from api.dialects.thethingsio.callers import Callers
+from api.dialects.thethingsio.parts import Parts
+from api.dialects.thethingsio.things import ThingRoutes
+from api.dialects.thethingsio.users import UserRoutes
+from api.transports.http import Header, HttpError, Request, Response, Route
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+class ThethingsIoHttp:
+    """The surface (`G-4`): `/v2`."""
+
+    name = "thethingsio"
+    cors = True
+
+    def __init__(self, parts: Parts) -> None:
+        self._callers = callers = Callers(parts)
+        self.routes: Sequence[Route] = (
+            *UserRoutes(parts, callers).routes,
+            *ThingRoutes(parts, callers).routes,
+            *(Route(method, pattern, self._nowhere) for method in METHODS for pattern in ("/v2", "/v2/{path*}")),
+        )
+
+    def owns(self, request: Request) -> bool:
+        """Everything under /v2."""
+        return request.segments[:1] == ("v2",)
+
+    def error(self, request: Request, status: int, reason: str, headers: Sequence[Header] = ()) -> Response:
+        """`{"status": "error", "code": …, "message": …}` (`TTI-S2`)."""
+        told = answer(error_body(status, reason), status)
+        told.headers = (*told.headers, *headers)
+        return told
+
+    async def _nowhere(self, request: Request, names: dict[str, str]) -> Response:
+        """What nobody knows: 404 for those with a session, 401 for all others (`TTI-3`, `G-5`)."""
+        await self._callers.of(request)
+        raise HttpError(404, "Not Found")

@@ -1,0 +1,26 @@
+"""What may be set of the thethings.iO dialect, and its limits."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+DIALECT: Final = "tti"
+"""Metadata `dialect` of its messages (`G-18`)."""
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+"""Of any body (`G-12`)."""
+MAX_VALUES: Final = 1000
+"""Values of one call, in either direction (`TTI-33`, `TTI-S13`)."""
+SYNC_TIMEOUT_S: Final = 30.0
+"""How long a call with `?sync=true` waits for its chain (`G-20`)."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the dialect behaves where it can be chosen."""
+
+    require_tls: bool = True
+    """Apps are refused without TLS (`TTI-2`, `TTI-S1`); things never are."""
+    iso_datetime_everywhere: bool = False
+    """The compact form of dates in the list of all things is given up (`TTI-S12`)."""
