@@ -270,7 +270,8 @@ class _Work:
                     raise BadInput(error.reason, pointer("credentials", i) + error.pointer) from error
         if known is not None:
             same = replace(
-                wanted, credentials=prints, created_ms=known.created_ms, activated_ms=known.activated_ms
+                wanted, credentials=prints, created_ms=known.created_ms, activated_ms=known.activated_ms,
+                owner=known.owner,
             )  # fmt: skip
             if same == known:
                 return

@@ -1,7 +1,8 @@
 """Tenants, products, devices and their credentials in Redis: who may speak, and for whom.
 
 Everything lies under the hash tag `{reg}`, so that one MULTI may touch it all. Credentials are kept as SHA-256 only.
-Every change takes the next number of `rm:{reg}:seq` and tells it on `rm:registry`, so that caches notice a gap.
+Every change takes the next number of `rm:{reg}:seq` and tells it on `rm:registry`, so that caches notice a gap. It is
+one script (`register.lua`): of two that want one name, or change one record, exactly one comes first.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import hashlib
 import re
 import secrets
 import uuid
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 import redis.asyncio as redis
 
-from engine.errors import BadInput, Conflict, NotFound
+from engine.errors import BadInput, Conflict, NotFound, Refused
 from engine.message import now_ms
 from engine.node import Product
+from engine.redis_scripts import REGISTER
 from engine.stores import links
 
 P: Final = "rm:{reg}:"
@@ -30,6 +32,8 @@ RESERVED_TENANTS: Final = frozenset({"www", "api", "app", "ws", "wss", "m", "mqt
 RESERVED_IDS: Final = frozenset({"devices", "gateway"})
 ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN = "ACCESS_TOKEN", "MQTT_BASIC", "CT_TOKEN"
 KINDS: Final = (ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN)
+ATTEMPTS: Final = 20
+"""How often a change is tried anew because somebody else changed the same record meanwhile."""
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +59,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     is_gateway: bool = False
     links: dict[str, str] = {}
     """Its ids in radio networks, `sigfox` and `lorawan` (the DevEUI): unique within its product."""
+    owner: str = ""
+    """The user who has claimed it; empty: nobody. Only `set_owner` changes it."""
     credentials: list[str] = []
     """Kinds of credentials it has, each with the digest it is found by: `KIND:hex`."""
 
@@ -99,12 +105,34 @@ _device = msgspec.json.Decoder(Device).decode
 _tenant = msgspec.json.Decoder(Tenant).decode
 _product = msgspec.json.Decoder(Product).decode
 
+Line = tuple[Any, ...]
+
+
+class Name(NamedTuple):
+    """Something that one record alone may have: the field of a hash, whose value is that record's id."""
+
+    key: str
+    field: str
+    what: str
+    """As it is called when another one has it."""
+
+    @property
+    def taken(self) -> Conflict:
+        """What is told whoever wants it too."""
+        shown = "" if self.what == "credential" else f" {self.field!r}"
+        return Conflict(f"another device has the {self.what}{shown}")
+
+
+class _Changed(Exception):
+    """The record is not as it was read."""
+
 
 class Registry:
     """All reads and writes of the registry."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
+        self._script = client.register_script(REGISTER.text)
 
     # Tenants
 
@@ -112,10 +140,15 @@ class Registry:
         """Create or change a tenant."""
         if not NAME.fullmatch(tenant.name) or tenant.name in RESERVED_TENANTS:
             raise BadInput("a tenant's name has 1 to 64 letters, digits, _ . -, and is not a reserved word", "/name")
-        known = await self._find_tenant(tenant.name)
-        tenant = msgspec.structs.replace(tenant, created_ms=known.created_ms if known else now_ms())
-        await self._change("tenant", tenant.name, [("HSET", P + "tenants", tenant.name, msgspec.json.encode(tenant))])
-        return tenant
+
+        async def put() -> Tenant:
+            blob = cast(bytes | None, await self._client.hget(P + "tenants", tenant.name))
+            made = msgspec.structs.replace(tenant, created_ms=_tenant(blob).created_ms if blob else now_ms())
+            lines = [("HSET", P + "tenants", made.name, msgspec.json.encode(made))]
+            await self._change("tenant", made.name, lines, record=(P + "tenants", made.name, blob))
+            return made
+
+        return await _undisturbed(put)
 
     async def _find_tenant(self, name: str) -> Tenant | None:
         blob = await self._client.hget(P + "tenants", name)
@@ -140,17 +173,19 @@ class Registry:
         await self.tenant(product.tenant)
         if not NAME.fullmatch(product.id):
             raise BadInput("a product's id has 1 to 64 letters, digits, _ . -", "/id")
-        known = await self.find_product(product.id)
+        return await _undisturbed(lambda: self._put_product(product))
+
+    async def _put_product(self, product: Product) -> Product:
+        blob = cast(bytes | None, await self._client.hget(P + "products", product.id))
+        known = None if blob is None else _product(blob)
         if known is not None and known.tenant != product.tenant:
             raise Conflict(f"product {product.id!r} exists already")
         product = msgspec.structs.replace(product, revision=known.revision + 1 if known else 1)
-        await self._change(
-            "product", product.id,
-            [
-                ("HSET", P + "products", product.id, msgspec.json.encode(product)),
-                ("SADD", f"{P}products:{product.tenant}", product.id),
-            ],
-        )  # fmt: skip
+        lines: list[Line] = [
+            ("HSET", P + "products", product.id, msgspec.json.encode(product)),
+            ("SADD", f"{P}products:{product.tenant}", product.id),
+        ]
+        await self._change("product", product.id, lines, record=(P + "products", product.id, blob))
         return product
 
     async def find_product(self, id: str) -> Product | None:
@@ -183,10 +218,15 @@ class Registry:
         device = msgspec.structs.replace(
             device, id=device.id or str(uuid.uuid4()), links=links.all_normalized(device.links)
         )
-        known = await self.find_device(device.id)
-        _check(device, known)
         if device.product:
             await self.product(device.tenant, device.product)
+        return await _undisturbed(lambda: self._put_device(device, credentials, keep))
+
+    async def _put_device(
+        self, device: Device, credentials: Sequence[Credential] | None, keep: Sequence[str]
+    ) -> Device:
+        blob, known = await self._read_device(device.id)
+        _check(device, known)
         prints = known.credentials if known else []
         if credentials is not None:
             kept = [each for each in prints if each.partition(":")[0] in keep]
@@ -194,40 +234,18 @@ class Registry:
             prints = list(dict.fromkeys([*kept, *made]))
         device = msgspec.structs.replace(
             device, credentials=prints, created_ms=known.created_ms if known else now_ms(),
-            activated_ms=known.activated_ms if known else 0,
+            activated_ms=known.activated_ms if known else 0, owner=known.owner if known else "",
         )  # fmt: skip
-        names = f"{P}names:{device.tenant}"
-        await self._free(names, device.name, device.id, "name")
-        if device.external_id:
-            await self._free(P + "external", device.external_id, device.id, "external id")
-        for network, field in _link_fields(device):
-            await self._free(P + "links", field, device.id, f"{network} id")
-        for each in prints:
-            await self._free(_tokens(each), each, device.id, "credential")
-        commands: list[tuple[Any, ...]] = []
-        if known is not None:
-            commands += _unlist(known)
-        commands += [
-            ("SET", f"{P}device:{device.id}", msgspec.json.encode(device)),
-            ("HSET", names, device.name, device.id),
-            *[("HSET", _tokens(each), each, device.id) for each in prints],
-            *[("HSET", P + "links", field, device.id) for _, field in _link_fields(device)],
-        ]
-        if device.external_id:
-            commands.append(("HSET", P + "external", device.external_id, device.id))
-        await self._change("device", device.id, commands)
+        names = _names(device)
+        lines = [] if known is None else _unlist(known)
+        lines.append(("SET", f"{P}device:{device.id}", msgspec.json.encode(device)))
+        lines += [("HSET", name.key, name.field, device.id) for name in names]
+        await self._change_device(device.id, blob, lines, names)
         return device
-
-    async def _free(self, key: str, field: str, id: str, what: str) -> None:
-        holder = await self._client.hget(key, field)
-        if holder is not None and _text(holder) != id:
-            shown = "" if what == "credential" else f" {field!r}"
-            raise Conflict(f"another device has the {what}{shown}")
 
     async def find_device(self, id: str) -> Device | None:
         """A device of any tenant by its id."""
-        blob = await self._client.get(f"{P}device:{id}")
-        return None if blob is None else _device(blob)
+        return (await self._read_device(id))[1]
 
     async def device(self, tenant: str, id: str) -> Device:
         """A device of the tenant, by id, name or external id; NotFound."""
@@ -265,29 +283,58 @@ class Registry:
 
     async def activate(self, device: Device) -> None:
         """Note the first accepted message of a device (CT-S14). What is changed of it meanwhile stays."""
-        key = f"{P}device:{device.id}"
-        async with self._client.pipeline(transaction=True) as pipe:
-            while True:
-                await pipe.watch(key)
-                blob = await pipe.get(key)  # at once, as the key is watched
-                known = None if blob is None else _device(blob)
-                if known is None or known.activated_ms:
-                    return
-                pipe.multi()  # type: ignore[no-untyped-call]
-                pipe.set(key, msgspec.json.encode(msgspec.structs.replace(known, activated_ms=now_ms())))
-                pipe.incr(SEQUENCE)
-                try:
-                    sequence = (await pipe.execute())[-1]
-                    break
-                except redis.WatchError:
-                    continue
-        await self._client.publish(CHANNEL, f"{sequence} device {device.id}")
+
+        async def note() -> None:
+            blob, known = await self._read_device(device.id)
+            if known is not None and not known.activated_ms:
+                await self._replace(blob, msgspec.structs.replace(known, activated_ms=now_ms()))
+
+        await _undisturbed(note)
+
+    async def set_owner(self, tenant: str, id: str, owner: str, *, was: str | None = None) -> Device:
+        """Give a device to a user, or (empty) take it from its owner; raises NotFound.
+
+        With `was` given, only if that is the owner now, and else Conflict: of two who claim it, one gets it.
+        """
+
+        async def give() -> Device:
+            blob, known = await self._read_device(id)
+            if known is None or known.tenant != tenant:
+                raise NotFound("device", id)
+            if was is not None and known.owner != was:
+                raise Conflict(f"device {known.name!r} has another owner")
+            made = msgspec.structs.replace(known, owner=owner)
+            if made != known:
+                await self._replace(blob, made)
+            return made
+
+        return await _undisturbed(give)
 
     async def delete_device(self, tenant: str, id: str) -> Device:
         """Forget a device and its credentials; NotFound. What it has stored elsewhere is the caller's to delete."""
-        device = await self.device(tenant, id)
-        await self._change("device", device.id, [*_unlist(device), ("DEL", f"{P}device:{device.id}")])
-        return device
+
+        async def delete() -> Device:
+            blob, device = await self._read_device((await self.device(tenant, id)).id)
+            if device is None:
+                raise NotFound("device", id)
+            await self._change_device(device.id, blob, [*_unlist(device), ("DEL", f"{P}device:{device.id}")])
+            return device
+
+        return await _undisturbed(delete)
+
+    async def _read_device(self, id: str) -> tuple[bytes | None, Device | None]:
+        """A device as it stands, and what that says."""
+        blob = cast(bytes | None, await self._client.get(f"{P}device:{id}"))
+        return blob, None if blob is None else _device(blob)
+
+    async def _replace(self, blob: bytes | None, device: Device) -> None:
+        """Write a device again whose names and credentials stay as they are."""
+        await self._change_device(device.id, blob, [("SET", f"{P}device:{device.id}", msgspec.json.encode(device))])
+
+    async def _change_device(
+        self, id: str, blob: bytes | None, lines: Sequence[Line], names: Sequence[Name] = ()
+    ) -> None:
+        await self._change("device", id, lines, record=(f"{P}device:{id}", "", blob), names=names)
 
     # Secrets
 
@@ -301,14 +348,44 @@ class Registry:
         found = await self._client.hgetall(f"{P}secrets:{tenant}")
         return {_text(name): _text(value) for name, value in found.items()}
 
-    async def _change(self, what: str, id: str, commands: Sequence[tuple[Any, ...]]) -> None:
-        """Write, and tell every cache: `<sequence> <what> <id>`."""
-        async with self._client.pipeline(transaction=True) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
-            pipe.incr(SEQUENCE)
-            sequence = (await pipe.execute())[-1]
-        await self._client.publish(CHANNEL, f"{sequence} {what} {id}")
+    async def _change(
+        self,
+        what: str,
+        id: str,
+        lines: Sequence[Line],
+        *,
+        record: tuple[str, str, bytes | None] | None = None,
+        names: Sequence[Name] = (),
+    ) -> None:
+        """Write, and tell every cache: `<sequence> <what> <id>`.
+
+        `record` is where the record stands (key, and field if that is a hash) and what was read there; without it,
+        whatever is there is overwritten. Raises _Changed, and Conflict for a name that another one has.
+        """
+        key, field, blob = record or (f"{P}none", "", None)
+        arguments: list[Any] = [CHANNEL, what, id, field, blob or b"", len(names)]
+        for name in names:
+            arguments += (name.key, name.field, id)
+        for line in lines:
+            arguments += (len(line), *line)
+        verdict, number = await self._script(keys=[SEQUENCE, key], args=arguments)
+        if verdict == b"taken":
+            raise names[number - 1].taken
+        if verdict == b"changed":
+            raise _Changed
+
+
+T = TypeVar("T")
+
+
+async def _undisturbed(change: Callable[[], Awaitable[T]]) -> T:
+    """What the change gives once nobody else has changed the same record between its read and its write."""
+    for _ in range(ATTEMPTS):
+        try:
+            return await change()
+        except _Changed:
+            continue
+    raise Refused("others change the same all the time")
 
 
 def _text(value: bytes | str) -> str:
@@ -320,17 +397,20 @@ def _tokens(print_: str) -> str:
     return f"{P}tokens:{print_.partition(':')[2][:2]}"
 
 
-def _unlist(device: Device) -> list[tuple[Any, ...]]:
-    commands: list[tuple[Any, ...]] = [("HDEL", f"{P}names:{device.tenant}", device.name)]
-    commands += [("HDEL", _tokens(each), each) for each in device.credentials]
-    commands += [("HDEL", P + "links", field) for _, field in _link_fields(device)]
+def _names(device: Device) -> list[Name]:
+    """What no other device may have."""
+    names = [Name(f"{P}names:{device.tenant}", device.name, "name")]
     if device.external_id:
-        commands.append(("HDEL", P + "external", device.external_id))
-    return commands
+        names.append(Name(P + "external", device.external_id, "external id"))
+    names += [
+        Name(P + "links", links.field(device.product, network, id), f"{network} id")
+        for network, id in device.links.items()
+    ]
+    return names + [Name(_tokens(each), each, "credential") for each in device.credentials]
 
 
-def _link_fields(device: Device) -> list[tuple[str, str]]:
-    return [(network, links.field(device.product, network, id)) for network, id in device.links.items()]
+def _unlist(device: Device) -> list[Line]:
+    return [("HDEL", name.key, name.field) for name in _names(device)]
 
 
 def _check(device: Device, known: Device | None) -> None:
