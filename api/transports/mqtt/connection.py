@@ -82,6 +82,7 @@ class Connection(asyncio.Protocol):
             answered=self._answered,
             refused=self._on_refused,
             failed=partial(self.close, CloseReason.FAULT),
+            wrong=partial(self.close, CloseReason.FORBIDDEN),
             lost=self._on_lost,
         )
         self._outgoing = Outgoing(
@@ -299,6 +300,8 @@ class Connection(asyncio.Protocol):
                     continue
                 verdict = publish(packet.topic, packet.payload, qos, packet.retain)
                 if type(verdict) is Accepted:
+                    if verdict.first is not None:
+                        held.firsts.append((len(messages), verdict.first))
                     messages += verdict.messages
                     if verdict.after is not None:
                         held.afters.append(verdict.after)

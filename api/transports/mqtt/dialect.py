@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -37,10 +37,15 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     """Messages to be stored before the publication is acknowledged; `after` runs once they are.
 
     No messages: the dialect dealt with the publication itself.
+
+    `first` is what takes a wait: it gives the messages to be stored in this publication's place, before `messages`.
+    Nothing that the client publishes later overtakes it, so it should be short. It may raise Refused, and is called
+    again while the client waits, or BadInput, which closes the connection.
     """
 
     messages: Sequence[Message] = ()
     after: Callable[[], None] | None = None
+    first: Callable[[], Awaitable[Sequence[Message]]] | None = None
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):

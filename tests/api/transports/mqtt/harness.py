@@ -67,7 +67,10 @@ class MemoryStore:
 
 @dataclass
 class PlainLogin:
-    """May publish and subscribe under `dev/`; topic `dev/drop` is dropped, `dev/echo` is answered without storing."""
+    """May publish and subscribe under `dev/`; topic `dev/drop` is dropped, `dev/echo` is answered without storing.
+
+    `dev/first` takes a wait: the next of `firsts` says how it ends, an error or an event to wait for.
+    """
 
     scope: str
     store_name: str = "device"
@@ -75,6 +78,7 @@ class PlainLogin:
     may_persist: bool = True
     honours_wills: bool = False
     events: list = field(default_factory=list)
+    firsts: list = field(default_factory=list)
     session: object = None
 
     def connected(self, session):
@@ -94,8 +98,17 @@ class PlainLogin:
         message = Message(
             id=new_id(), ts_ms=now_ms(), tenant="t", type="RAW", originator=self.store_name, data=bytes(payload)
         )
+        if topic == "dev/first":
+            return Accepted(first=lambda: self.waited(message))
         copies = 3 if topic == "dev/many" else 1
         return Accepted([message] * copies, lambda: self.events.append(f"stored {payload.decode('latin1')}"))
+
+    async def waited(self, message):
+        how = self.firsts.pop(0)
+        if isinstance(how, Exception):
+            raise how
+        await how.wait()
+        return [message]
 
     def may_subscribe(self, topic_filter):
         return 2 if topic_filter.startswith("dev/") else SUBSCRIPTION_REFUSED
