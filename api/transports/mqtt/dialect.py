@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from api.transports.mqtt.packets import Connect
+from api.transports.mqtt.reasons import Reason
 from engine.message import Message
 
 Submit = Callable[[Sequence[Message]], asyncio.Future[None]]
@@ -26,7 +27,10 @@ class Peer(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A login that failed, with the CONNACK code. `unknown`: the name is nobody's here, so the next one is asked."""
+    """A login that failed, with the CONNACK code of 3.1.1, or a `Reason` that only level 5 has.
+
+    `unknown`: the name is nobody's here, so the next one is asked.
+    """
 
     code: int
     reason: str
@@ -49,15 +53,17 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):
-    """Nothing is stored, the publication is acknowledged, the connection goes on."""
+    """Nothing is stored, the publication is acknowledged, the connection goes on. A level 5 client is told why."""
 
     reason: str
+    code: int = Reason.PAYLOAD_FORMAT_INVALID
 
 
 class Close(msgspec.Struct, frozen=True, gc=False):
-    """Nothing is stored, nothing acknowledged, the connection is closed."""
+    """Nothing is stored, nothing acknowledged, the connection is closed. A level 5 client is told why."""
 
     reason: str
+    code: int = Reason.NOT_AUTHORISED
 
 
 class CloseReason(StrEnum):

@@ -29,7 +29,7 @@ First = Callable[[], Awaitable[Sequence[Message]]]
 class Batch:
     """Publications and other packets whose answers leave together, after everything in it is stored."""
 
-    __slots__ = ("acks", "afters", "bytes", "changes", "firsts", "messages", "packets", "unacknowledged")
+    __slots__ = ("acks", "afters", "bytes", "changes", "firsts", "messages", "packets", "pubacks", "unacknowledged")
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -40,6 +40,8 @@ class Batch:
         self.changes: dict[str, bytes] = {}
         """Fields of the persistent session to be written before the answers leave."""
         self.packets = 0
+        self.pubacks = 0
+        """Publications of QoS 1 among the packets."""
         self.unacknowledged = 0
         """Publications of QoS 0 among the packets: nobody will send them again."""
         self.bytes = 0
@@ -114,6 +116,11 @@ class Incoming:
             count += max(flying.packets, len(flying.messages))
             size += flying.bytes
         return count, size
+
+    @property
+    def pubacks(self) -> int:
+        """How many publications of QoS 1 have no answer yet."""
+        return self.held.pubacks + (self._flying.pubacks if self._flying is not None else 0)
 
     def flush(self) -> None:
         """Send what is held on its way, unless a batch is out already."""
