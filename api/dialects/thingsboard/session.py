@@ -1,37 +1,30 @@
-"""An MQTT session of a ThingsBoard device: its topics are a table, what it asks for is done one after the other."""
+"""An MQTT session of a ThingsBoard device, whose topics are a table."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from redis.exceptions import RedisError
 
 from api.auth import Unknown
+from api.deliveries import Deliveries
 from api.dialects.thingsboard.device_topics import DEVICE
 from api.dialects.thingsboard.downlinks import Downlinks
 from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.payload import Payloads
+from api.dialects.thingsboard.rpc import Give, give
 from api.dialects.thingsboard.settings import MAX_MQTT_BYTES, SESSION_MAX_ASKED
 from api.dialects.thingsboard.topics import Down, Topics, Verdict
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Session
 from api.transports.mqtt.packets import SUBSCRIPTION_REFUSED
 from engine.errors import BadInput, Refused
-from engine.message import new_id
+from engine.message import Message, new_id
 from engine.replies import Waiting
 from engine.stores.registry import Device
 
-log = logging.getLogger("rulemill.thingsboard")
-
-T = TypeVar("T")
-
-ATTEMPTS: Final = 5
-"""How often what a device asked for is tried while Redis is away, a second apart."""
-
-_PASSED: Final = Accepted()
 _TOO_MANY: Final = Close(f"more than {SESSION_MAX_ASKED} questions without an answer")
 
 
@@ -45,9 +38,11 @@ class Shared:
     sessions: dict[str, set[DeviceLogin]] = field(default_factory=dict)
     """Of each device, those connected here."""
     payloads: Payloads = field(init=False)
+    deliveries: Deliveries[Give] = field(init=False)
 
     def __post_init__(self) -> None:
         self.payloads = Payloads(self.parts.settings)
+        self.deliveries = Deliveries(self.parts.commands, self.parts.live, give)
 
 
 class DeviceLogin:
@@ -58,36 +53,35 @@ class DeviceLogin:
     honours_wills = False
 
     __slots__ = (
-        "_asked", "_calls", "_downlinks", "_print", "_session", "_shared", "_subscribed", "device", "parts",
-        "payloads", "scope", "topics",
+        "_calls", "_downlinks", "_print", "_session", "_subscribed", "device", "parts", "payloads", "scope", "shared",
+        "topics",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, device: Device, print_: str, topics: Topics = DEVICE) -> None:
         self.scope = device.id
         self.device, self.topics = device, topics
         self.parts, self.payloads = shared.parts, shared.payloads
-        self._shared, self._print = shared, print_
+        self.shared, self._print = shared, print_
         self._session: Session | None = None
         self._subscribed: dict[str, Down] = {}
         self._downlinks = Downlinks(self)
-        self._asked: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[None]] = set()
 
     def connected(self, session: Session) -> None:
         """The device has its CONNACK."""
         self._session = session
-        self._shared.sessions.setdefault(self.device.id, set()).add(self)
+        self.shared.sessions.setdefault(self.device.id, set()).add(self)
         known = self.parts.auth.known(self._print)
         if known is None or isinstance(known, Unknown):
             # Something changed while it logged in.
-            self._shared.doubt(self.device.id)
+            self.shared.doubt(self.device.id)
 
     def closed(self, reason: CloseReason) -> None:
         """The connection ended: nobody is left to be told anything. Answers to commands are still stored."""
-        logins = self._shared.sessions.get(self.device.id, set())
+        logins = self.shared.sessions.get(self.device.id, set())
         logins.discard(self)
         if not logins:
-            self._shared.sessions.pop(self.device.id, None)
+            self.shared.sessions.pop(self.device.id, None)
         self._session = None
         self._subscribed.clear()
         self._downlinks.stop()
@@ -115,34 +109,30 @@ class DeviceLogin:
         """Publish to the device at QoS 1 if it subscribed to the topic; whether it did."""
         return self._session is not None and self._session.send(topic, payload, 1)
 
-    def work(self, work: Coroutine[Any, Any, None]) -> Accepted | Close:
-        """Do what a publication asks for; what fails ends the session, so that the device asks again.
+    def work(self, work: Callable[[], Awaitable[None]]) -> Accepted:
+        """Do what a publication asks for, then acknowledge it; done again later while Redis is away."""
 
-        Use `patiently` in it for what Redis has to answer.
-        """
-        return _PASSED if self._spawn(work) is not None else _TOO_MANY
+        async def first() -> Sequence[Message]:
+            try:
+                await work()
+            except RedisError as error:
+                raise Refused("Redis does not answer") from error
+            return ()
+
+        return Accepted(first=first)
 
     def wait_for(self, waiting: Waiting, work: Coroutine[Any, Any, None]) -> Close | None:
         """Do `work` with an answer that may come late, and give it up when the connection ends. None: it began."""
-        task = self._spawn(work)
-        if task is None:
+        if len(self._calls) >= SESSION_MAX_ASKED:
+            work.close()
             return _TOO_MANY
         waiting.__enter__()
+        task = asyncio.create_task(work)
         # Not inside the task: one that is cancelled before it began runs nothing.
         task.add_done_callback(waiting.__exit__)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return None
-
-    async def patiently(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What the call gives, tried again while Redis is away."""
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return await call()
-            except (RedisError, Refused) as error:
-                log.warning("MQTT device %s waits for Redis: %s", self.device.id, error)
-            await asyncio.sleep(1.0)
-        return await call()
 
     # What it subscribes to
 
@@ -176,21 +166,3 @@ class DeviceLogin:
             self.device = device
         elif self._session is not None:
             self._session.close(CloseReason.KICKED, "the credential was revoked")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        if len(self._asked) >= SESSION_MAX_ASKED:
-            work.close()
-            return None
-        task = asyncio.create_task(work)
-        self._asked.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._asked.discard(task)
-        if task.cancelled() or task.exception() is None:
-            return
-        # The device must not wait for what will not come: it asks again when it is back.
-        log.warning("MQTT device %s is logged out: %s", self.device.id, task.exception())
-        if self._session is not None:
-            self._session.close(CloseReason.KICKED, "its question cannot be answered now")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -41,25 +41,23 @@ def attributes(session: DeviceLogin, body: bytes, _: tuple[int, ...]) -> Verdict
 def attributes_request(session: DeviceLogin, body: bytes, numbers: tuple[int, ...], *, answer: str) -> Verdict:
     """A question for attributes; the answer goes to the topic `answer` and the number (`TB-S12`)."""
     client, shared = session.payloads.wanted(body)
-    return session.work(_tell_attributes(session, client, shared, f"{answer}{numbers[0]}"))
+    device, topic = session.device, f"{answer}{numbers[0]}"
 
+    async def tell() -> None:
+        found = await session.parts.attributes.read(device.tenant, device.id)
+        session.send(topic, msgspec.json.encode(visible(found, client, shared)))
 
-async def _tell_attributes(
-    session: DeviceLogin, client: list[str] | None, shared: list[str] | None, topic: str
-) -> None:
-    device = session.device
-    found = await session.patiently(lambda: session.parts.attributes.read(device.tenant, device.id))
-    session.send(topic, msgspec.json.encode(visible(found, client, shared)))
+    return session.work(tell)
 
 
 def command_answer(session: DeviceLogin, body: bytes, numbers: tuple[int, ...]) -> Verdict:
-    """The answer to a command (`TB-42`)."""
-    return session.work(_store_answer(session, numbers[0], session.payloads.answer(body)))
+    """The answer to a command (`TB-42`), whether or not anybody still waits for it (`TB-S21`)."""
+    device, id, value = session.device, numbers[0], session.payloads.answer(body)
 
+    async def store() -> None:
+        await session.parts.commands.answer(device.tenant, device.id, id, value)
 
-async def _store_answer(session: DeviceLogin, id: int, body: Any) -> None:
-    device = session.device
-    await session.patiently(lambda: session.parts.commands.answer(device.tenant, device.id, id, body))
+    return session.work(store)
 
 
 def call(session: DeviceLogin, body: bytes, numbers: tuple[int, ...], *, answer: str) -> Verdict:
