@@ -11,29 +11,26 @@ import hashlib
 import re
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from collections.abc import Sequence
+from typing import Final, cast
 
 import msgspec
 import redis.asyncio as redis
 
-from engine.errors import BadInput, Conflict, NotFound, Refused
+from engine.errors import BadInput, Conflict, NotFound
 from engine.message import now_ms
 from engine.node import Product
-from engine.redis_scripts import REGISTER
-from engine.stores import links
-
-P: Final = "rm:{reg}:"
-CHANNEL: Final = "rm:registry"
-SEQUENCE: Final = P + "seq"
+from engine.stores import handouts, links
+from engine.stores.register import CHANNEL as CHANNEL
+from engine.stores.register import SEQUENCE as SEQUENCE
+from engine.stores.register import Line, Name, Record, Register, undisturbed
+from engine.stores.register import P as P
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 RESERVED_TENANTS: Final = frozenset({"www", "api", "app", "ws", "wss", "m", "mqtt"})
 RESERVED_IDS: Final = frozenset({"devices", "gateway"})
 ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN = "ACCESS_TOKEN", "MQTT_BASIC", "CT_TOKEN"
 KINDS: Final = (ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN)
-ATTEMPTS: Final = 20
-"""How often a change is tried anew because somebody else changed the same record meanwhile."""
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,27 +101,7 @@ def fingerprint(device: Device, credential: Credential) -> str:
 _device = msgspec.json.Decoder(Device).decode
 _tenant = msgspec.json.Decoder(Tenant).decode
 _product = msgspec.json.Decoder(Product).decode
-
-Line = tuple[Any, ...]
-
-
-class Name(NamedTuple):
-    """Something that one record alone may have: the field of a hash, whose value is that record's id."""
-
-    key: str
-    field: str
-    what: str
-    """As it is called when another one has it."""
-
-    @property
-    def taken(self) -> Conflict:
-        """What is told whoever wants it too."""
-        shown = "" if self.what == "credential" else f" {self.field!r}"
-        return Conflict(f"another device has the {self.what}{shown}")
-
-
-class _Changed(Exception):
-    """The record is not as it was read."""
+_credential = msgspec.json.Decoder(Credential).decode
 
 
 class Registry:
@@ -132,7 +109,7 @@ class Registry:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._script = client.register_script(REGISTER.text)
+        self._register = Register(client)
 
     # Tenants
 
@@ -145,10 +122,10 @@ class Registry:
             blob = cast(bytes | None, await self._client.hget(P + "tenants", tenant.name))
             made = msgspec.structs.replace(tenant, created_ms=_tenant(blob).created_ms if blob else now_ms())
             lines = [("HSET", P + "tenants", made.name, msgspec.json.encode(made))]
-            await self._change("tenant", made.name, lines, record=(P + "tenants", made.name, blob))
+            await self._register.change("tenant", made.name, lines, record=Record(P + "tenants", made.name, blob))
             return made
 
-        return await _undisturbed(put)
+        return await undisturbed(put)
 
     async def _find_tenant(self, name: str) -> Tenant | None:
         blob = await self._client.hget(P + "tenants", name)
@@ -173,7 +150,7 @@ class Registry:
         await self.tenant(product.tenant)
         if not NAME.fullmatch(product.id):
             raise BadInput("a product's id has 1 to 64 letters, digits, _ . -", "/id")
-        return await _undisturbed(lambda: self._put_product(product))
+        return await undisturbed(lambda: self._put_product(product))
 
     async def _put_product(self, product: Product) -> Product:
         blob = cast(bytes | None, await self._client.hget(P + "products", product.id))
@@ -181,17 +158,28 @@ class Registry:
         if known is not None and known.tenant != product.tenant:
             raise Conflict(f"product {product.id!r} exists already")
         product = msgspec.structs.replace(product, revision=known.revision + 1 if known else 1)
-        lines: list[Line] = [
+        names = handouts.key_names(product)
+        lines: list[Line] = [("HDEL", name.key, name.field) for name in handouts.key_names(known)]
+        lines += [("HSET", name.key, name.field, product.id) for name in names]
+        lines += [
             ("HSET", P + "products", product.id, msgspec.json.encode(product)),
             ("SADD", f"{P}products:{product.tenant}", product.id),
         ]
-        await self._change("product", product.id, lines, record=(P + "products", product.id, blob))
+        record = Record(P + "products", product.id, blob)
+        await self._register.change("product", product.id, lines, record=record, names=names)
         return product
 
     async def find_product(self, id: str) -> Product | None:
         """A product of any tenant by its id."""
         blob = await self._client.hget(P + "products", id)
         return None if blob is None else _product(blob)
+
+    async def find_provision_key(self, key: str) -> Product | None:
+        """The product of any tenant that has this provisioning key."""
+        id = await self._client.hget(handouts.KEYS, key)
+        product = None if id is None else await self.find_product(_text(id))
+        # It may have been given another key between the two reads.
+        return product if product is not None and handouts.facet(product, "key") == key else None
 
     async def product(self, tenant: str, id: str) -> Product:
         """A product of the tenant; NotFound."""
@@ -218,12 +206,12 @@ class Registry:
         device = msgspec.structs.replace(
             device, id=device.id or str(uuid.uuid4()), links=links.all_normalized(device.links)
         )
-        if device.product:
-            await self.product(device.tenant, device.product)
-        return await _undisturbed(lambda: self._put_device(device, credentials, keep))
+        product = await self.product(device.tenant, device.product) if device.product else None
+        hands_out = handouts.hands_out(product)
+        return await undisturbed(lambda: self._put_device(device, credentials, keep, hands_out))
 
     async def _put_device(
-        self, device: Device, credentials: Sequence[Credential] | None, keep: Sequence[str]
+        self, device: Device, credentials: Sequence[Credential] | None, keep: Sequence[str], hands_out: bool
     ) -> Device:
         blob, known = await self._read_device(device.id)
         _check(device, known)
@@ -238,6 +226,10 @@ class Registry:
         )  # fmt: skip
         names = _names(device)
         lines = [] if known is None else _unlist(known)
+        if hands_out and credentials and (known is None or await self._client.hexists(handouts.HANDOUTS, device.id)):
+            lines.append(("HSET", handouts.HANDOUTS, device.id, msgspec.json.encode(credentials[0])))
+        elif not hands_out and known is not None:
+            lines.append(("HDEL", handouts.HANDOUTS, device.id))
         lines.append(("SET", f"{P}device:{device.id}", msgspec.json.encode(device)))
         lines += [("HSET", name.key, name.field, device.id) for name in names]
         await self._change_device(device.id, blob, lines, names)
@@ -289,7 +281,7 @@ class Registry:
             if known is not None and not known.activated_ms:
                 await self._replace(blob, msgspec.structs.replace(known, activated_ms=now_ms()))
 
-        await _undisturbed(note)
+        await undisturbed(note)
 
     async def set_owner(self, tenant: str, id: str, owner: str, *, was: str | None = None) -> Device:
         """Give a device to a user, or (empty) take it from its owner; raises NotFound.
@@ -308,7 +300,7 @@ class Registry:
                 await self._replace(blob, made)
             return made
 
-        return await _undisturbed(give)
+        return await undisturbed(give)
 
     async def delete_device(self, tenant: str, id: str) -> Device:
         """Forget a device and its credentials; NotFound. What it has stored elsewhere is the caller's to delete."""
@@ -317,10 +309,14 @@ class Registry:
             blob, device = await self._read_device((await self.device(tenant, id)).id)
             if device is None:
                 raise NotFound("device", id)
-            await self._change_device(device.id, blob, [*_unlist(device), ("DEL", f"{P}device:{device.id}")])
+            await self._change_device(
+                device.id,
+                blob,
+                [*_unlist(device), ("DEL", f"{P}device:{device.id}"), ("HDEL", handouts.HANDOUTS, device.id)],
+            )
             return device
 
-        return await _undisturbed(delete)
+        return await undisturbed(delete)
 
     async def _read_device(self, id: str) -> tuple[bytes | None, Device | None]:
         """A device as it stands, and what that says."""
@@ -334,58 +330,29 @@ class Registry:
     async def _change_device(
         self, id: str, blob: bytes | None, lines: Sequence[Line], names: Sequence[Name] = ()
     ) -> None:
-        await self._change("device", id, lines, record=(f"{P}device:{id}", "", blob), names=names)
+        await self._register.change("device", id, lines, record=Record(f"{P}device:{id}", "", blob), names=names)
+
+    async def take_handout(self, device: str) -> Credential | None:
+        """The credential that a device shall be told; it is forgotten here. None if there is none."""
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.hget(handouts.HANDOUTS, device)
+            pipe.hdel(handouts.HANDOUTS, device)
+            blob = (await pipe.execute())[0]
+        return None if blob is None else _credential(blob)
 
     # Secrets
 
     async def put_secret(self, tenant: str, name: str, value: str | None) -> None:
         """Set or (None) remove a secret that chains name as ${secret:NAME}."""
         key = f"{P}secrets:{tenant}"
-        await self._change("secret", tenant, [("HDEL", key, name) if value is None else ("HSET", key, name, value)])
+        await self._register.change(
+            "secret", tenant, [("HDEL", key, name) if value is None else ("HSET", key, name, value)]
+        )
 
     async def secrets(self, tenant: str) -> dict[str, str]:
         """A tenant's secrets."""
         found = await self._client.hgetall(f"{P}secrets:{tenant}")
         return {_text(name): _text(value) for name, value in found.items()}
-
-    async def _change(
-        self,
-        what: str,
-        id: str,
-        lines: Sequence[Line],
-        *,
-        record: tuple[str, str, bytes | None] | None = None,
-        names: Sequence[Name] = (),
-    ) -> None:
-        """Write, and tell every cache: `<sequence> <what> <id>`.
-
-        `record` is where the record stands (key, and field if that is a hash) and what was read there; without it,
-        whatever is there is overwritten. Raises _Changed, and Conflict for a name that another one has.
-        """
-        key, field, blob = record or (f"{P}none", "", None)
-        arguments: list[Any] = [CHANNEL, what, id, field, blob or b"", len(names)]
-        for name in names:
-            arguments += (name.key, name.field, id)
-        for line in lines:
-            arguments += (len(line), *line)
-        verdict, number = await self._script(keys=[SEQUENCE, key], args=arguments)
-        if verdict == b"taken":
-            raise names[number - 1].taken
-        if verdict == b"changed":
-            raise _Changed
-
-
-T = TypeVar("T")
-
-
-async def _undisturbed(change: Callable[[], Awaitable[T]]) -> T:
-    """What the change gives once nobody else has changed the same record between its read and its write."""
-    for _ in range(ATTEMPTS):
-        try:
-            return await change()
-        except _Changed:
-            continue
-    raise Refused("others change the same all the time")
 
 
 def _text(value: bytes | str) -> str:
@@ -406,7 +373,7 @@ def _names(device: Device) -> list[Name]:
         Name(P + "links", links.field(device.product, network, id), f"{network} id")
         for network, id in device.links.items()
     ]
-    return names + [Name(_tokens(each), each, "credential") for each in device.credentials]
+    return names + [Name(_tokens(each), each, "credential", secret=True) for each in device.credentials]
 
 
 def _unlist(device: Device) -> list[Line]:

@@ -239,3 +239,43 @@ async def test_a_device_has_one_owner_whatever_else_is_changed(registry: Registr
     with pytest.raises(NotFound):
         await registry.set_owner("other", "d", "u")
     assert (await registry.set_owner("acme", "d", "")).owner == ""
+
+
+def provisioned(id: str, tenant: str = "acme", **facet: str) -> Product:
+    return Product(id=id, tenant=tenant, facets={"provision": facet} if facet else {})
+
+
+@pytest.mark.spec("TB-55", "TB-S32")
+async def test_a_provisioning_key_leads_to_its_product_through_every_change(registry: Registry) -> None:
+    made = await registry.put_product(provisioned("p", key="one", secret="s"))
+    assert await registry.find_provision_key("one") == made
+    for other in (provisioned("q", key="one"), provisioned("q", "other", key="one")):
+        with pytest.raises(Conflict) as caught:
+            await registry.put_product(other)
+        assert "one" not in caught.value.reason
+    made = await registry.put_product(provisioned("p", key="two", secret="s"))
+    assert await registry.find_provision_key("one") is None
+    assert await registry.find_provision_key("two") == made
+    await registry.put_product(provisioned("q", "other", key="one"))
+    await registry.put_product(provisioned("p"))
+    assert await registry.find_provision_key("two") is None
+
+
+@pytest.mark.spec("TB-S32")
+async def test_a_credential_waits_for_its_device_until_it_was_told(registry: Registry, client: redis.Redis) -> None:
+    await registry.put_product(provisioned("p", key="k", secret="s", strategy="check_pre_provisioned"))
+    await registry.put_product(provisioned("q", key="l", secret="s", strategy="allow_new"))
+    device = await registry.put_device(Device(id="", tenant="acme", name="d", product="p"), [token("one")])
+    await registry.put_device(msgspec.structs.replace(device, enabled=False))
+    await registry.put_device(device, [token("two")])
+    assert await registry.take_handout(device.id) == token("two")
+    assert await registry.take_handout(device.id) is None
+    # Told once, it is not kept again.
+    await registry.put_device(device, [token("three")])
+    other = await registry.put_device(Device(id="", tenant="acme", name="e", product="q"), [token("four")])
+    gone = await registry.put_device(Device(id="", tenant="acme", name="f", product="p"), [token("five")])
+    await registry.delete_device("acme", gone.id)
+    moved = await registry.put_device(Device(id="", tenant="acme", name="g", product="p"), [token("six")])
+    await registry.put_device(msgspec.structs.replace(moved, product="q"))
+    assert await registry.take_handout(other.id) is None
+    assert await client.hgetall("rm:{reg}:handouts") == {}
