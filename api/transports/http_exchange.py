@@ -132,6 +132,20 @@ class Request:
         return client[0] if client else ""
 
     @property
+    def client(self) -> str:
+        """Address of the client: the peer's, or what a proxy that we trust tells of it.
+
+        Of several that it tells, the last one that is no such proxy: those before it are the client's own words.
+        """
+        address = self.peer
+        if address in self._held.trusted_proxies:
+            for told in reversed((self.header("x-forwarded-for") or "").split(",")):
+                address = told.strip() or address
+                if address not in self._held.trusted_proxies:
+                    break
+        return address
+
+    @property
     def tls(self) -> bool:
         """Whether it came over TLS, to us or to a proxy that we trust (`G-3`)."""
         if self.scope.get("scheme") == "https":
