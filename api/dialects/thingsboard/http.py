@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from typing import Any, Final
 
-import msgspec
-
+from api.dialects.thingsboard.errors import error_response
 from api.dialects.thingsboard.http_calls import CallRoutes
 from api.dialects.thingsboard.http_data import DataRoutes
 from api.dialects.thingsboard.longpoll import Polls
 from api.dialects.thingsboard.parts import Parts
-from api.transports.http import JSON, Header, Request, Response, Route
-
-_ERROR_CODES: Final = {400: 31, 404: 32, 429: 33}
-"""The vendor's own codes (`TB-S3`); 2 is its general one."""
+from api.transports.http import Header, Request, Response, Route
 
 
 class ThingsBoardHttp:
@@ -34,19 +28,11 @@ class ThingsBoardHttp:
         await self._polls.stop()
 
     def owns(self, request: Request) -> bool:
-        """Everything under /api (`G-4`)."""
-        return request.segments[:1] == ("api",)
+        """Everything under /api/v1 (`G-4`)."""
+        return request.segments[:2] == ("api", "v1")
 
     def error(self, request: Request, status: int, reason: str, headers: Sequence[Header] = ()) -> Response:
         """An error as the vendor tells it: `TB-S2`, `TB-S3`, `TB-S9`, `TB-S40`."""
         if status == 401:
             return Response(401, b"", headers)
-        body: Any = {
-            "status": status,
-            "message": reason,
-            "errorCode": _ERROR_CODES.get(status, 2),
-            "timestamp": time.time_ns() // 1_000_000,
-        }
-        if status == 413:
-            body = reason
-        return Response(status, msgspec.json.encode(body), (JSON, *headers))
+        return error_response(status, reason, headers)
