@@ -19,17 +19,17 @@ import pytest
 def require(program: str) -> str:
     """Path of a program; without it the test is skipped, or fails if RULEMILL_TEST_REQUIRE names it (or says `all`)."""
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
-    if found:
-        return found
-    _missing(program)
+    if not found:
+        _missing(program)
+    return found
 
 
 def thingsboard_sdk() -> Path:
     """The folder that ThingsBoard's own client is installed in (tests/thingsboard-sdk.txt); without it as `require`."""
     folder = Path(sys.prefix) / "thingsboard-sdk"
-    if (folder / "tb_device_mqtt.py").exists():
-        return folder
-    _missing("thingsboard-sdk")
+    if not (folder / "tb_device_mqtt.py").exists():
+        _missing("thingsboard-sdk")
+    return folder
 
 
 def _missing(what: str) -> NoReturn:

@@ -3,8 +3,8 @@
     python sdk_process.py CLASS '{"host": …}'
 
 In: `{"id", "call", "args", "named"}`; an argument `{"callback": NAME}` is a function whose calls are told. `call` is a
-method of the client or an attribute, CLASS.method for a static one. Out: `{"id", "result"}` or `{"id", "error"}`, and for callbacks
-`{"event": NAME, "args"}`.
+method of the client or an attribute, CLASS.method for a static one. Out: `{"id", "result"}` or `{"id", "error"}`, and
+for callbacks `{"event": NAME, "args"}`.
 """
 
 import importlib
