@@ -127,6 +127,7 @@ async def run_api(
     tell: Callable[[], None] | None = None,
 ) -> None:
     """Serve devices and apps until a signal says stop, then answer what was accepted; `tell` is called when ready."""
+    from api.accounts import Accounts
     from api.auth import DeviceAuth
     from api.connectors import Context, load, named
     from api.dialects.cloudthing.coap import CloudThingCoap
@@ -136,7 +137,10 @@ async def run_api(
     from api.dialects.cloudthing.service import CloudThing
     from api.dialects.thingsboard.http import ThingsBoardHttp
     from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
+    from api.dialects.thingsboard.operator_access import Access
+    from api.dialects.thingsboard.operators import OperatorHttp
     from api.dialects.thingsboard.parts import Parts as ThingsBoardParts
+    from api.dialects.thingsboard.tokens import Tokens
     from api.doors import DRAIN_S, open_doors
     from api.first_start import make_what_is_asked
     from api.flow.app import create_app
@@ -145,6 +149,9 @@ async def run_api(
     from api.flow.tailing import TailHub
     from api.intake import Intake
     from api.live import Live
+    from api.login_throttle import LoginThrottle
+    from api.passwords import Passwords
+    from api.signing import signing_key
     from api.transports import http_chunks
     from api.transports.http import Asgi, Front
     from api.transports.mqtt.dialect import MqttDialect, Peer
@@ -163,6 +170,7 @@ async def run_api(
     from engine.stores.attribute_store import Attributes
     from engine.stores.commands import Commands
     from engine.stores.firmware import Firmware
+    from engine.stores.people import People
     from engine.stores.sqlite import SqliteTimeseries
     from engine.watch import Progress
     from engine.wire import Wire
@@ -179,7 +187,10 @@ async def run_api(
         registry = Registry(client)
         catalogue = Catalogue().with_plugins(settings.plugins)
         repository = ChainRepository(client, catalogue, registry.secrets)
-        await make_what_is_asked(settings, registry, repository, bootstrap, demo)
+        people, passwords = People(client), Passwords()
+        stack.callback(passwords.close)
+        accounts = Accounts(people, passwords, LoginThrottle(client, "person"))
+        await make_what_is_asked(settings, registry, repository, accounts, bootstrap, demo)
         ingress = Ingress(hot, partitions, Limits(settings.backlog_entries))
         replies, live, auth = Replies(url), Live(url), DeviceAuth(registry, url)
         intake = Intake(ingress, replies)
@@ -203,11 +214,15 @@ async def run_api(
                 repository=repository, catalogue=catalogue, commands=commands,
                 dead_letters=DeadLetters(side, partitions), attributes=attributes,
                 alarms=AlarmStore(side, partitions), store=store, tail=tail, firmware=firmware,
+                accounts=accounts,
                 tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),
                 stamp=intake.stamp, checks={"door": lambda: ingress.closed_reason},
             )
         )  # fmt: skip
         thingsboard = ThingsBoardHttp(tb_parts)
+        tokens = Tokens(await signing_key(client, "operators"))
+        access = Access(people, tokens, auth, client)
+        operators = OperatorHttp(access, accounts, tokens, registry)
         ct_mqtt, tb_mqtt = CloudThingMqtt(cloudthing), ThingsBoardMqtt(tb_parts)
         stack.push_async_callback(thingsboard.stop)
         stack.push_async_callback(tb_mqtt.stop)
@@ -221,7 +236,7 @@ async def run_api(
 
         connectors = load(named(settings.connectors), context)
         front = Front(
-            [thingsboard, CloudThingHttp(cloudthing), *connectors], cast(Asgi, flow),
+            [thingsboard, operators, CloudThingHttp(cloudthing), *connectors], cast(Asgi, flow),
             cors_origins=settings.cors_origins, trusted_proxies=settings.trusted_proxies,
         )  # fmt: skip
         mqtt = MqttServer(dialects, intake.submit, SessionStore(client))

@@ -1,4 +1,4 @@
-"""Bootstrap files: tenants, products, devices and chains that shall exist. Applying one again changes nothing."""
+"""Bootstrap files: tenants, products, devices, people and chains that shall exist. Applied again, they do nothing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 from referencing import Registry as References
 
+from api.accounts import Accounts
 from api.flow.facets import check_facets
 from api.networks import FACETS
 from chains.compiler import check_chain
@@ -20,6 +21,7 @@ from chains.wording import explain
 from engine.errors import BadInput, Conflict, Finding, InvalidDocument, NotFound
 from engine.node import Product
 from engine.stores.links import all_normalized
+from engine.stores.people import Role, folded
 from engine.stores.registry import Credential, Device, Registry, Tenant, fingerprint
 
 
@@ -59,12 +61,23 @@ class DeviceEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class PersonEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Somebody who logs in with a password."""
+
+    tenant: str
+    username: Annotated[str, Meta(description="Unique over the server, whatever its case.")]
+    password: str
+    role: Annotated[Role, Meta(description="`customer` sees the devices that they claimed.")] = "tenant_admin"
+    enabled: bool = True
+
+
 class Summary(msgspec.Struct, kw_only=True):
     """What was made or changed, by name; all empty when everything was as it should be."""
 
     tenants: list[str] = []
     products: list[str] = []
     devices: list[str] = []
+    people: list[str] = []
     chains: list[str] = []
     deployments: dict[str, int] = {}
     """Tenant to the number of its new deployment."""
@@ -75,8 +88,8 @@ _PRODUCT_KEYS: Final = ("id", "tenant", "name")
 
 def bootstrap_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of bootstrap files. What the chains in them must be is said by the schema of chains."""
-    (tenant, device, *networks), definitions = msgspec.json.schema_components(
-        [TenantEntry, DeviceEntry, *FACETS.values()], ref_template="#/$defs/{name}"
+    (tenant, device, person, *networks), definitions = msgspec.json.schema_components(
+        [TenantEntry, DeviceEntry, PersonEntry, *FACETS.values()], ref_template="#/$defs/{name}"
     )
     text = {"type": "string"}
     product = {
@@ -99,7 +112,7 @@ def bootstrap_schema() -> dict[str, Any]:
         "required": ["tenant", "chain", "start", "nodes"],
         "properties": {"tenant": text, "chain": text},
     }
-    lists = {"tenants": tenant, "products": product, "devices": device, "chains": chain}
+    lists = {"tenants": tenant, "products": product, "devices": device, "people": person, "chains": chain}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Bootstrap file",
@@ -115,18 +128,24 @@ def bootstrap_schema() -> dict[str, Any]:
 
 
 async def apply(
-    document: Any, registry: Registry, repository: ChainRepository, *, keep_chains: bool = False
+    document: Any,
+    registry: Registry,
+    repository: ChainRepository,
+    accounts: Accounts | None = None,
+    *,
+    keep_chains: bool = False,
 ) -> Summary:
     """Make everything in the document exist, and return what had to be made or changed.
 
     InvalidDocument with every finding. Those about the document itself come before anything is written; an id, a name
     or a credential that belongs to something else is only found on the way, and then the rest has been applied.
-    With `keep_chains`, chains that exist stay as somebody may have edited them.
+    Without `accounts` there can be no people in it. With `keep_chains`, chains that exist stay as somebody may have
+    edited them.
     """
     findings = check_shape(document)
     if findings:
         raise InvalidDocument(findings)
-    work = _Work(document, registry, repository, keep_chains)
+    work = _Work(document, registry, repository, accounts, keep_chains)
     await work.check()
     if work.findings:
         raise InvalidDocument(work.findings)
@@ -148,12 +167,18 @@ class _Work:
     """One application of a document that has the right shape."""
 
     def __init__(
-        self, document: Mapping[str, Any], registry: Registry, repository: ChainRepository, keep: bool
+        self,
+        document: Mapping[str, Any],
+        registry: Registry,
+        repository: ChainRepository,
+        accounts: Accounts | None,
+        keep: bool,
     ) -> None:
-        self.registry, self.repository, self.keep = registry, repository, keep
+        self.registry, self.repository, self.accounts, self.keep = registry, repository, accounts, keep
         self.tenants = msgspec.convert(document.get("tenants", []), list[TenantEntry])
         self.products: list[dict[str, Any]] = document.get("products", [])
         self.devices = msgspec.convert(document.get("devices", []), list[DeviceEntry])
+        self.people = msgspec.convert(document.get("people", []), list[PersonEntry])
         self.chains: list[dict[str, Any]] = document.get("chains", [])
         self.findings: list[Finding] = []
         self.summary = Summary()
@@ -168,9 +193,13 @@ class _Work:
         self._twice("devices", (entry.external_id for entry in self.devices), "external id")
         self._twice("devices", (f"{entry.tenant}/{entry.name}" for entry in self.devices), "device")
         self._twice("chains", (f"{entry['tenant']}/{entry['chain']}" for entry in self.chains), "chain")
+        self._twice("people", (folded(entry.username) for entry in self.people), "user name")
+        if self.people and self.accounts is None:
+            self._find("/people", "people cannot be made here")
         known = {entry.name for entry in self.tenants} | {entry.name for entry in await self.registry.tenants()}
         named = [("products", i, entry["tenant"]) for i, entry in enumerate(self.products)]
         named += [("devices", i, entry.tenant) for i, entry in enumerate(self.devices)]
+        named += [("people", i, entry.tenant) for i, entry in enumerate(self.people)]
         named += [("chains", i, entry["tenant"]) for i, entry in enumerate(self.chains)]
         for what, i, tenant in named:
             if tenant not in known:
@@ -213,6 +242,8 @@ class _Work:
             await self._try(pointer("products", i), self._product(product))
         for i, device in enumerate(self.devices):
             await self._try(pointer("devices", i), self._device(device))
+        for i, person in enumerate(self.people):
+            await self._try(pointer("people", i), self._person(person))
         names = {entry.name for entry in self.tenants} | {entry["tenant"] for entry in self.chains}
         for name in sorted(names):
             first = next((i for i, entry in enumerate(self.chains) if entry["tenant"] == name), None)
@@ -270,7 +301,8 @@ class _Work:
                     raise BadInput(error.reason, pointer("credentials", i) + error.pointer) from error
         if known is not None:
             same = replace(
-                wanted, credentials=prints, created_ms=known.created_ms, activated_ms=known.activated_ms
+                wanted, credentials=prints, created_ms=known.created_ms, activated_ms=known.activated_ms,
+                owner=known.owner,
             )  # fmt: skip
             if same == known:
                 return
@@ -284,6 +316,23 @@ class _Work:
             return await self.registry.device(entry.tenant, entry.external_id or entry.name)
         except NotFound:
             return None
+
+    async def _person(self, entry: PersonEntry) -> None:
+        assert self.accounts is not None
+        accounts, wanted = self.accounts, {"role": entry.role, "enabled": entry.enabled}
+        known = await accounts.people.named(entry.username)
+        if known is None:
+            await accounts.add(entry.tenant, entry.username, entry.password, entry.role, enabled=entry.enabled)
+        elif known.tenant != entry.tenant:
+            raise Conflict(f"another tenant's person has the name {entry.username!r}")
+        elif not await accounts.is_password(known, entry.password):
+            kept = await accounts.hashed(entry.password)
+            await accounts.people.change(known.tenant, known.id, lambda old: replace(old, password=kept, **wanted))
+        elif (known.role, known.enabled) != (entry.role, entry.enabled):
+            await accounts.people.change(known.tenant, known.id, lambda old: replace(old, **wanted))
+        else:
+            return
+        self.summary.people.append(entry.username)
 
     async def _deploy(self, tenant: str) -> None:
         existing = {info.name for info in await self.repository.list(tenant)}

@@ -1,4 +1,4 @@
-"""The demo: a tenant with two devices and a chain in which a newcomer sees a point, an alarm and an answer."""
+"""The demo: a tenant with two devices and an operator, and a chain that shows a point, an alarm and an answer."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, new_token
 
 TENANT: Final = "demo"
 PRODUCT: Final = "demo-sensor"
+OPERATOR: Final = "operator@demo"
+"""User name of the demo's tenant administrator."""
 
 Secrets = dict[str, dict[str, str]]
 
 
 def demo_document(known: Mapping[str, Mapping[str, str]] | None = None) -> tuple[dict[str, Any], Secrets]:
-    """The bootstrap document of the demo, and the secrets of its devices, fresh unless `known` has them.
+    """The bootstrap document of the demo, and the secrets in it, fresh unless `known` has them.
 
-    Secrets: `{"thingsboard": {"token", "id"}, "cloudthing": {"tenant", "device_id", "token"}}`.
+    Secrets: `{"thingsboard": {"token", "id"}, "cloudthing": {"tenant", "device_id", "token"},
+    "operator": {"username", "password"}}`.
     Apply it with `keep_chains`, so that an edited demo chain survives the next start.
     """
     secrets: Secrets = {
         "thingsboard": {"token": new_token(20), "id": str(uuid.uuid4())},
         "cloudthing": {"tenant": TENANT, "device_id": new_token(12), "token": new_token(32)},
+        "operator": {"username": OPERATOR, "password": new_token(20)},
     }
-    for dialect, values in (known or {}).items():
-        if dialect in secrets:
-            secrets[dialect].update({key: values[key] for key in secrets[dialect] if key in values})
+    for whose, values in (known or {}).items():
+        if whose in secrets:
+            secrets[whose].update({key: values[key] for key in secrets[whose] if key in values})
     chain = msgspec.json.decode(resources.files("api").joinpath("demo_chain.json").read_bytes())
     thingsboard, cloudthing = secrets["thingsboard"], secrets["cloudthing"]
     document = {
@@ -61,6 +65,7 @@ def demo_document(known: Mapping[str, Mapping[str, str]] | None = None) -> tuple
                 "credentials": [{"kind": CT_TOKEN, "value": cloudthing["token"]}],
             },
         ],
+        "people": [{"tenant": TENANT, **secrets["operator"]}],
         "chains": [{"tenant": TENANT, **chain}],
     }
     return document, secrets

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from api.accounts import Accounts
 from api.bootstrap import Summary, apply
 from api.demo import demo_document
 from api.private_file import write_private
@@ -19,7 +20,12 @@ log = logging.getLogger("rulemill.start")
 
 
 async def make_what_is_asked(
-    settings: Settings, registry: Registry, repository: ChainRepository, bootstrap: str | None, demo: bool
+    settings: Settings,
+    registry: Registry,
+    repository: ChainRepository,
+    accounts: Accounts,
+    bootstrap: str | None,
+    demo: bool,
 ) -> None:
     """Apply the bootstrap file and the demo; InvalidDocument names every place that does not hold."""
     if bootstrap:
@@ -27,13 +33,14 @@ async def make_what_is_asked(
             document = _read(Path(bootstrap))
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise InvalidDocument([Finding(bootstrap, str(error))]) from error
-        log.info("bootstrap %s: %s", bootstrap, _told(await apply(document, registry, repository)))
+        log.info("bootstrap %s: %s", bootstrap, _told(await apply(document, registry, repository, accounts)))
     if demo:
         path = settings.folder() / "demo.json"
-        known = _read(path)["devices"] if path.exists() else None
-        document, secrets = demo_document(known)
-        await apply(document, registry, repository, keep_chains=True)
-        write_private(path, json.dumps({"devices": secrets}))
+        known = _read(path) if path.exists() else {}
+        document, secrets = demo_document({**known.get("devices", {}), "operator": known.get("operator", {})})
+        await apply(document, registry, repository, accounts, keep_chains=True)
+        operator = secrets.pop("operator")
+        write_private(path, json.dumps({"devices": secrets, "operator": operator}))
 
 
 def _told(made: Summary) -> str:

@@ -92,7 +92,7 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
         facts = facts_of(sockets, token)
         demo_file = folder / "demo.json"
         if demo and demo_file.exists():
-            facts["devices"] = json.loads(demo_file.read_text())["devices"]
+            facts |= json.loads(demo_file.read_text())
         write_private(ready, json.dumps(facts, indent=2))
         _tell(facts, notes, folder, demo)
         failed = asyncio.ensure_future(supervisor.failed.wait())
@@ -162,6 +162,8 @@ def _tell(facts: Mapping[str, Any], notes: list[str], folder: Path, demo: bool) 
         command = _command()
         click.echo(f"  {command} points latest demo-thermometer")
         click.echo(f"  {command} alarm list\n")
+        operator = facts["operator"]
+        click.echo(f"Apps log in at {facts['http']}/api/auth/login as {operator['username']}  {operator['password']}\n")
 
 
 def _command() -> str:

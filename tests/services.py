@@ -6,10 +6,12 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -17,11 +19,23 @@ import pytest
 def require(program: str) -> str:
     """Path of a program; without it the test is skipped, or fails if RULEMILL_TEST_REQUIRE names it (or says `all`)."""
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
-    if found:
-        return found
+    if not found:
+        _missing(program)
+    return found
+
+
+def thingsboard_sdk() -> Path:
+    """The folder that ThingsBoard's own client is installed in (tests/thingsboard-sdk.txt); without it as `require`."""
+    folder = Path(sys.prefix) / "thingsboard-sdk"
+    if not (folder / "tb_device_mqtt.py").exists():
+        _missing("thingsboard-sdk")
+    return folder
+
+
+def _missing(what: str) -> NoReturn:
     required = os.environ.get("RULEMILL_TEST_REQUIRE", "")
-    reason = f"{program} is not installed"
-    if required == "all" or program in required.split(","):
+    reason = f"{what} is not installed"
+    if required == "all" or what in required.split(","):
         pytest.fail(f"{reason}, and RULEMILL_TEST_REQUIRE wants it")
     pytest.skip(reason)
 

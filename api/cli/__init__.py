@@ -11,6 +11,7 @@ from api.cli.chain import chain
 from api.cli.dead import dead
 from api.cli.device import device
 from api.cli.node import node
+from api.cli.person import person
 from api.cli.points import points
 from api.cli.secret import secret
 from api.cli.serve import api, up, worker
@@ -33,7 +34,7 @@ def rulemill() -> None:
     """
 
 
-for command in (up, api, worker, status, chain, node, device, points, alarm, dead, tail, tenant, secret):
+for command in (up, api, worker, status, chain, node, device, points, alarm, dead, tail, tenant, person, secret):
     rulemill.add_command(command)
 
 

@@ -93,3 +93,13 @@ def confirm(question: str, yes: bool) -> None:
 
 def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not a JSON number")
+
+
+def read_hidden(asked: str, what: str) -> str:
+    """A secret: asked for twice on a terminal, else standard input without its last line break. Failed."""
+    if sys.stdin.isatty():
+        return str(click.prompt(asked, hide_input=True, confirmation_prompt=True, err=True))
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+    except ValueError:
+        raise Failed(f"{what} is not UTF-8 text") from None

@@ -56,6 +56,7 @@ class DeviceShown(msgspec.Struct, frozen=True, kw_only=True):
     parent: str
     is_gateway: bool
     links: Annotated[dict[str, str], Meta(description="Its ids in radio networks.")]
+    owner: Annotated[str, Meta(description="The user who has claimed it; empty: nobody.")]
     credentials: Annotated[list[str], Meta(description="Kinds of the credentials it has.")]
     secrets: Annotated[
         list[CredentialBody], Meta(description="Credentials that this very call has set; never given out again.")

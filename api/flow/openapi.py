@@ -25,6 +25,7 @@ PLACES: Final[dict[str, dict[str, Any]]] = {
     "alarm": {"description": "Id of the alarm."},
     "letter": {"description": "Id of the dead letter."},
     "secret": {"description": "Name of the secret."},
+    "person": {"description": "Id or user name of the person."},
     "scope": {
         "description": "Scope of the attributes.",
         "enum": ["CLIENT", "SHARED", "SERVER", "CLIENT_SCOPE", "SHARED_SCOPE", "SERVER_SCOPE"],

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from api.accounts import Accounts
 from api.flow.tailing import TailHub
 from chains.model import Catalogue
 from chains.repository import ChainRepository
@@ -48,6 +49,7 @@ class Parts:
     store: Timeseries
     tail: TailHub
     firmware: Firmware
+    accounts: Accounts
     tokens: frozenset[str]
     """SHA-256 of the operator tokens that are accepted, in hex (`token_digest`)."""
     stamp: Callable[[str], int] = lambda device: now_ms()

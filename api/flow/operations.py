@@ -13,6 +13,7 @@ from api.flow import (
     dry_run,
     firmware,
     messages,
+    people,
     points,
     products,
     rpc,
@@ -25,6 +26,7 @@ from api.flow.operation import Operation
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *tenants.OPERATIONS,
+    *people.OPERATIONS,
     *products.OPERATIONS,
     *firmware.OPERATIONS,
     *devices.OPERATIONS,

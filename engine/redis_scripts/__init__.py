@@ -26,5 +26,7 @@ POSTPONE: Final = _read("postpone")
 LEASE: Final = _read("lease")
 REDRIVE: Final = _read("redrive")
 TRIM: Final = _read("trim")
+REGISTER: Final = _read("register")
 
 ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM)
+"""What every hot connection loads at its start; the registry's script goes with its own client."""

@@ -1,7 +1,8 @@
 """Tenants, products, devices and their credentials in Redis: who may speak, and for whom.
 
 Everything lies under the hash tag `{reg}`, so that one MULTI may touch it all. Credentials are kept as SHA-256 only.
-Every change takes the next number of `rm:{reg}:seq` and tells it on `rm:registry`, so that caches notice a gap.
+Every change takes the next number of `rm:{reg}:seq` and tells it on `rm:registry`, so that caches notice a gap. It is
+one script (`register.lua`): of two that want one name, or change one record, exactly one comes first.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import secrets
 import uuid
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final, cast
 
 import msgspec
 import redis.asyncio as redis
@@ -19,11 +20,11 @@ import redis.asyncio as redis
 from engine.errors import BadInput, Conflict, NotFound
 from engine.message import now_ms
 from engine.node import Product
-from engine.stores import links
-
-P: Final = "rm:{reg}:"
-CHANNEL: Final = "rm:registry"
-SEQUENCE: Final = P + "seq"
+from engine.stores import handouts, links
+from engine.stores.register import CHANNEL as CHANNEL
+from engine.stores.register import SEQUENCE as SEQUENCE
+from engine.stores.register import Line, Name, Record, Register, undisturbed
+from engine.stores.register import P as P
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _THING_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -56,6 +57,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     is_gateway: bool = False
     links: dict[str, str] = {}
     """Its ids in radio networks, `sigfox` and `lorawan` (the DevEUI): unique within its product."""
+    owner: str = ""
+    """The user who has claimed it; empty: nobody. Only `set_owner` changes it."""
     credentials: list[str] = []
     """Kinds of credentials it has, each with the digest it is found by: `KIND:hex`."""
 
@@ -103,6 +106,7 @@ def fingerprint(device: Device, credential: Credential) -> str:
 _device = msgspec.json.Decoder(Device).decode
 _tenant = msgspec.json.Decoder(Tenant).decode
 _product = msgspec.json.Decoder(Product).decode
+_credential = msgspec.json.Decoder(Credential).decode
 
 
 class Registry:
@@ -110,6 +114,7 @@ class Registry:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
+        self._register = Register(client)
 
     # Tenants
 
@@ -117,10 +122,15 @@ class Registry:
         """Create or change a tenant."""
         if not NAME.fullmatch(tenant.name) or tenant.name in RESERVED_TENANTS:
             raise BadInput("a tenant's name has 1 to 64 letters, digits, _ . -, and is not a reserved word", "/name")
-        known = await self._find_tenant(tenant.name)
-        tenant = msgspec.structs.replace(tenant, created_ms=known.created_ms if known else now_ms())
-        await self._change("tenant", tenant.name, [("HSET", P + "tenants", tenant.name, msgspec.json.encode(tenant))])
-        return tenant
+
+        async def put() -> Tenant:
+            blob = cast(bytes | None, await self._client.hget(P + "tenants", tenant.name))
+            made = msgspec.structs.replace(tenant, created_ms=_tenant(blob).created_ms if blob else now_ms())
+            lines = [("HSET", P + "tenants", made.name, msgspec.json.encode(made))]
+            await self._register.change("tenant", made.name, lines, record=Record(P + "tenants", made.name, blob))
+            return made
+
+        return await undisturbed(put)
 
     async def _find_tenant(self, name: str) -> Tenant | None:
         blob = await self._client.hget(P + "tenants", name)
@@ -145,23 +155,36 @@ class Registry:
         await self.tenant(product.tenant)
         if not NAME.fullmatch(product.id):
             raise BadInput("a product's id has 1 to 64 letters, digits, _ . -", "/id")
-        known = await self.find_product(product.id)
+        return await undisturbed(lambda: self._put_product(product))
+
+    async def _put_product(self, product: Product) -> Product:
+        blob = cast(bytes | None, await self._client.hget(P + "products", product.id))
+        known = None if blob is None else _product(blob)
         if known is not None and known.tenant != product.tenant:
             raise Conflict(f"product {product.id!r} exists already")
         product = msgspec.structs.replace(product, revision=known.revision + 1 if known else 1)
-        await self._change(
-            "product", product.id,
-            [
-                ("HSET", P + "products", product.id, msgspec.json.encode(product)),
-                ("SADD", f"{P}products:{product.tenant}", product.id),
-            ],
-        )  # fmt: skip
+        names = handouts.key_names(product)
+        lines: list[Line] = [("HDEL", name.key, name.field) for name in handouts.key_names(known)]
+        lines += [("HSET", name.key, name.field, product.id) for name in names]
+        lines += [
+            ("HSET", P + "products", product.id, msgspec.json.encode(product)),
+            ("SADD", f"{P}products:{product.tenant}", product.id),
+        ]
+        record = Record(P + "products", product.id, blob)
+        await self._register.change("product", product.id, lines, record=record, names=names)
         return product
 
     async def find_product(self, id: str) -> Product | None:
         """A product of any tenant by its id."""
         blob = await self._client.hget(P + "products", id)
         return None if blob is None else _product(blob)
+
+    async def find_provision_key(self, key: str) -> Product | None:
+        """The product of any tenant that has this provisioning key."""
+        id = await self._client.hget(handouts.KEYS, key)
+        product = None if id is None else await self.find_product(_text(id))
+        # It may have been given another key between the two reads.
+        return product if product is not None and handouts.facet(product, "key") == key else None
 
     async def product(self, tenant: str, id: str) -> Product:
         """A product of the tenant; NotFound."""
@@ -188,10 +211,15 @@ class Registry:
         device = msgspec.structs.replace(
             device, id=device.id or str(uuid.uuid4()), links=links.all_normalized(device.links)
         )
-        known = await self.find_device(device.id)
+        product = await self.product(device.tenant, device.product) if device.product else None
+        hands_out = handouts.hands_out(product)
+        return await undisturbed(lambda: self._put_device(device, credentials, keep, hands_out))
+
+    async def _put_device(
+        self, device: Device, credentials: Sequence[Credential] | None, keep: Sequence[str], hands_out: bool
+    ) -> Device:
+        blob, known = await self._read_device(device.id)
         _check(device, known)
-        if device.product:
-            await self.product(device.tenant, device.product)
         prints = known.credentials if known else []
         if credentials is not None:
             kept = [each for each in prints if each.partition(":")[0] in keep]
@@ -199,40 +227,22 @@ class Registry:
             prints = list(dict.fromkeys([*kept, *made]))
         device = msgspec.structs.replace(
             device, credentials=prints, created_ms=known.created_ms if known else now_ms(),
-            activated_ms=known.activated_ms if known else 0,
+            activated_ms=known.activated_ms if known else 0, owner=known.owner if known else "",
         )  # fmt: skip
-        names = f"{P}names:{device.tenant}"
-        await self._free(names, device.name, device.id, "name")
-        if device.external_id:
-            await self._free(P + "external", device.external_id, device.id, "external id")
-        for network, field in _link_fields(device):
-            await self._free(P + "links", field, device.id, f"{network} id")
-        for each in prints:
-            await self._free(_tokens(each), each, device.id, "credential")
-        commands: list[tuple[Any, ...]] = []
-        if known is not None:
-            commands += _unlist(known)
-        commands += [
-            ("SET", f"{P}device:{device.id}", msgspec.json.encode(device)),
-            ("HSET", names, device.name, device.id),
-            *[("HSET", _tokens(each), each, device.id) for each in prints],
-            *[("HSET", P + "links", field, device.id) for _, field in _link_fields(device)],
-        ]
-        if device.external_id:
-            commands.append(("HSET", P + "external", device.external_id, device.id))
-        await self._change("device", device.id, commands)
+        names = _names(device)
+        lines = [] if known is None else _unlist(known)
+        if hands_out and credentials and (known is None or await self._client.hexists(handouts.HANDOUTS, device.id)):
+            lines.append(("HSET", handouts.HANDOUTS, device.id, msgspec.json.encode(credentials[0])))
+        elif not hands_out and known is not None:
+            lines.append(("HDEL", handouts.HANDOUTS, device.id))
+        lines.append(("SET", f"{P}device:{device.id}", msgspec.json.encode(device)))
+        lines += [("HSET", name.key, name.field, device.id) for name in names]
+        await self._change_device(device.id, blob, lines, names)
         return device
-
-    async def _free(self, key: str, field: str, id: str, what: str) -> None:
-        holder = await self._client.hget(key, field)
-        if holder is not None and _text(holder) != id:
-            shown = "" if what == "credential" else f" {field!r}"
-            raise Conflict(f"another device has the {what}{shown}")
 
     async def find_device(self, id: str) -> Device | None:
         """A device of any tenant by its id."""
-        blob = await self._client.get(f"{P}device:{id}")
-        return None if blob is None else _device(blob)
+        return (await self._read_device(id))[1]
 
     async def device(self, tenant: str, id: str) -> Device:
         """A device of the tenant, by id, name or external id; NotFound."""
@@ -270,50 +280,84 @@ class Registry:
 
     async def activate(self, device: Device) -> None:
         """Note the first accepted message of a device (CT-S14). What is changed of it meanwhile stays."""
-        key = f"{P}device:{device.id}"
-        async with self._client.pipeline(transaction=True) as pipe:
-            while True:
-                await pipe.watch(key)
-                blob = await pipe.get(key)  # at once, as the key is watched
-                known = None if blob is None else _device(blob)
-                if known is None or known.activated_ms:
-                    return
-                pipe.multi()  # type: ignore[no-untyped-call]
-                pipe.set(key, msgspec.json.encode(msgspec.structs.replace(known, activated_ms=now_ms())))
-                pipe.incr(SEQUENCE)
-                try:
-                    sequence = (await pipe.execute())[-1]
-                    break
-                except redis.WatchError:
-                    continue
-        await self._client.publish(CHANNEL, f"{sequence} device {device.id}")
+
+        async def note() -> None:
+            blob, known = await self._read_device(device.id)
+            if known is not None and not known.activated_ms:
+                await self._replace(blob, msgspec.structs.replace(known, activated_ms=now_ms()))
+
+        await undisturbed(note)
+
+    async def set_owner(self, tenant: str, id: str, owner: str, *, was: str | None = None) -> Device:
+        """Give a device to a user, or (empty) take it from its owner; raises NotFound.
+
+        With `was` given, only if that is the owner now, and else Conflict: of two who claim it, one gets it.
+        """
+
+        async def give() -> Device:
+            blob, known = await self._read_device(id)
+            if known is None or known.tenant != tenant:
+                raise NotFound("device", id)
+            if was is not None and known.owner != was:
+                raise Conflict(f"device {known.name!r} has another owner")
+            made = msgspec.structs.replace(known, owner=owner)
+            if made != known:
+                await self._replace(blob, made)
+            return made
+
+        return await undisturbed(give)
 
     async def delete_device(self, tenant: str, id: str) -> Device:
         """Forget a device and its credentials; NotFound. What it has stored elsewhere is the caller's to delete."""
-        device = await self.device(tenant, id)
-        await self._change("device", device.id, [*_unlist(device), ("DEL", f"{P}device:{device.id}")])
-        return device
+
+        async def delete() -> Device:
+            blob, device = await self._read_device((await self.device(tenant, id)).id)
+            if device is None:
+                raise NotFound("device", id)
+            await self._change_device(
+                device.id,
+                blob,
+                [*_unlist(device), ("DEL", f"{P}device:{device.id}"), ("HDEL", handouts.HANDOUTS, device.id)],
+            )
+            return device
+
+        return await undisturbed(delete)
+
+    async def _read_device(self, id: str) -> tuple[bytes | None, Device | None]:
+        """A device as it stands, and what that says."""
+        blob = cast(bytes | None, await self._client.get(f"{P}device:{id}"))
+        return blob, None if blob is None else _device(blob)
+
+    async def _replace(self, blob: bytes | None, device: Device) -> None:
+        """Write a device again whose names and credentials stay as they are."""
+        await self._change_device(device.id, blob, [("SET", f"{P}device:{device.id}", msgspec.json.encode(device))])
+
+    async def _change_device(
+        self, id: str, blob: bytes | None, lines: Sequence[Line], names: Sequence[Name] = ()
+    ) -> None:
+        await self._register.change("device", id, lines, record=Record(f"{P}device:{id}", "", blob), names=names)
+
+    async def take_handout(self, device: str) -> Credential | None:
+        """The credential that a device shall be told; it is forgotten here. None if there is none."""
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.hget(handouts.HANDOUTS, device)
+            pipe.hdel(handouts.HANDOUTS, device)
+            blob = (await pipe.execute())[0]
+        return None if blob is None else _credential(blob)
 
     # Secrets
 
     async def put_secret(self, tenant: str, name: str, value: str | None) -> None:
         """Set or (None) remove a secret that chains name as ${secret:NAME}."""
         key = f"{P}secrets:{tenant}"
-        await self._change("secret", tenant, [("HDEL", key, name) if value is None else ("HSET", key, name, value)])
+        await self._register.change(
+            "secret", tenant, [("HDEL", key, name) if value is None else ("HSET", key, name, value)]
+        )
 
     async def secrets(self, tenant: str) -> dict[str, str]:
         """A tenant's secrets."""
         found = await self._client.hgetall(f"{P}secrets:{tenant}")
         return {_text(name): _text(value) for name, value in found.items()}
-
-    async def _change(self, what: str, id: str, commands: Sequence[tuple[Any, ...]]) -> None:
-        """Write, and tell every cache: `<sequence> <what> <id>`."""
-        async with self._client.pipeline(transaction=True) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
-            pipe.incr(SEQUENCE)
-            sequence = (await pipe.execute())[-1]
-        await self._client.publish(CHANNEL, f"{sequence} {what} {id}")
 
 
 def _text(value: bytes | str) -> str:
@@ -325,17 +369,20 @@ def _tokens(print_: str) -> str:
     return f"{P}tokens:{print_.partition(':')[2][:2]}"
 
 
-def _unlist(device: Device) -> list[tuple[Any, ...]]:
-    commands: list[tuple[Any, ...]] = [("HDEL", f"{P}names:{device.tenant}", device.name)]
-    commands += [("HDEL", _tokens(each), each) for each in device.credentials]
-    commands += [("HDEL", P + "links", field) for _, field in _link_fields(device)]
+def _names(device: Device) -> list[Name]:
+    """What no other device may have."""
+    names = [Name(f"{P}names:{device.tenant}", device.name, "name")]
     if device.external_id:
-        commands.append(("HDEL", P + "external", device.external_id))
-    return commands
+        names.append(Name(P + "external", device.external_id, "external id"))
+    names += [
+        Name(P + "links", links.field(device.product, network, id), f"{network} id")
+        for network, id in device.links.items()
+    ]
+    return names + [Name(_tokens(each), each, "credential", secret=True) for each in device.credentials]
 
 
-def _link_fields(device: Device) -> list[tuple[str, str]]:
-    return [(network, links.field(device.product, network, id)) for network, id in device.links.items()]
+def _unlist(device: Device) -> list[Line]:
+    return [("HDEL", name.key, name.field) for name in _names(device)]
 
 
 def _check(device: Device, known: Device | None) -> None:

@@ -11,9 +11,13 @@ import pytest
 import pytest_asyncio
 from jsonschema import Draft202012Validator
 
+from api.accounts import Accounts
 from api.bootstrap import Summary, apply, bootstrap_schema
-from api.demo import demo_document
+from api.demo import OPERATOR, demo_document
+from api.login_throttle import LoginThrottle
+from api.passwords import Passwords
 from engine.errors import InvalidDocument, NotFound
+from engine.stores.people import People
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, SEQUENCE, Tenant, digest
 from tests.api.stack import Stack
 
@@ -47,7 +51,12 @@ async def stack(redis_url: str) -> AsyncIterator[Stack]:
 
 
 async def put(stack: Stack, document: Any, **options: Any) -> Summary:
-    return await apply(document, stack.registry, stack.chains, **options)
+    passwords = Passwords()
+    try:
+        accounts = Accounts(People(stack.redis), passwords, LoginThrottle(stack.redis, "person"))
+        return await apply(document, stack.registry, stack.chains, accounts, **options)
+    finally:
+        passwords.close()
 
 
 async def findings(stack: Stack, document: Any) -> dict[str, str]:
@@ -161,6 +170,41 @@ async def test_what_belongs_to_others_is_told_with_its_place(stack: Stack) -> No
     assert "unknown kind" in (await findings(stack, document))["/devices/0/credentials/0/kind"]
 
 
+async def test_people_are_made_and_changed_and_nothing_is_when_nothing_differs(stack: Stack) -> None:
+    people = People(stack.redis)
+    ada = {"tenant": "one", "username": "ada", "password": "secret-1"}
+    assert (await put(stack, changed(people=[ada]))).people == ["ada"]
+    made = await people.named("ada")
+    assert made is not None
+    assert (made.role, made.enabled) == ("tenant_admin", True)
+    for change, ends in (({}, 0), ({"role": "customer"}, 1), ({"enabled": False}, 1), ({"password": "secret-2"}, 1)):
+        ada |= change  # type: ignore[assignment]
+        summary = await put(stack, changed(people=[ada]))
+        assert summary.people == (["ada"] if change else [])
+        now = await people.named("ada")
+        assert now is not None
+        assert now.generation == made.generation + ends
+        made = now
+    assert (made.role, made.enabled) == ("customer", False)
+
+
+async def test_people_that_do_not_hold(stack: Stack) -> None:
+    ada = {"tenant": "one", "username": "ada", "password": "secret-1"}
+    assert (await findings(stack, changed(people=[ada, {**ada, "username": "ADA"}])))["/people/1"] == (
+        "the user name 'ada' stands at /people/0 already"
+    )
+    assert "/people/0/tenant" in await findings(stack, changed(people=[{**ada, "tenant": "none"}]))
+    assert "/people/0/role" in await findings(stack, changed(people=[{**ada, "role": "king"}]))
+    assert await findings(stack, changed(people=[{**ada, "password": "short"}])) == {
+        "/people/0/password": "a password has 6 to 1000 characters"
+    }
+    await put(stack, changed(people=[ada]))
+    taken = await findings(stack, changed(people=[{**ada, "tenant": "two"}]))
+    assert taken == {"/people/0": "another tenant's person has the name 'ada'"}
+    with pytest.raises(InvalidDocument, match="cannot be made here"):
+        await apply(changed(people=[ada]), stack.registry, stack.chains)
+
+
 async def test_the_published_schema_takes_what_is_applied() -> None:
     schema = bootstrap_schema()
     Draft202012Validator.check_schema(schema)
@@ -171,11 +215,13 @@ async def test_the_published_schema_takes_what_is_applied() -> None:
 async def test_demo_secrets_are_fresh_unless_known() -> None:
     document, secrets = demo_document()
     other = demo_document()[1]
-    assert set(secrets) == {"thingsboard", "cloudthing"}
+    assert set(secrets) == {"thingsboard", "cloudthing", "operator"}
     assert set(secrets["thingsboard"]) == {"token", "id"}
     assert set(secrets["cloudthing"]) == {"tenant", "device_id", "token"}
     assert secrets["thingsboard"]["token"] != other["thingsboard"]["token"]
     assert secrets["cloudthing"]["token"] != other["cloudthing"]["token"]
+    assert secrets["operator"]["username"] == OPERATOR
+    assert secrets["operator"]["password"] != other["operator"]["password"]
     assert demo_document(secrets) == (document, secrets)
 
 

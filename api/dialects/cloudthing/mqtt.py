@@ -8,6 +8,7 @@ from typing import Final
 
 from api.auth import Unknown
 from api.dialects.cloudthing.data import format_of_query
+from api.dialects.cloudthing.deliveries import give_answer
 from api.dialects.cloudthing.payloads import as_bytes
 from api.dialects.cloudthing.service import CloudThing, print_of
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Peer, Refusal, Session
@@ -189,5 +190,5 @@ async def _pass_on(service: CloudThing, device_id: str, event_id: str, waiting: 
         return
     if answer.error:
         log.info("event %r of device %s was answered with an error: %s", event_id, device_id, answer.error)
-    elif not service.deliveries.answer(device_id, event_id, as_bytes(answer.data).body):
+    elif not give_answer(service.deliveries, device_id, event_id, as_bytes(answer.data).body):
         log.info("nobody is subscribed to the answer to event %r of device %s", event_id, device_id)

@@ -10,8 +10,9 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from api.auth import DeviceAuth, token_print
+from api.deliveries import Deliveries
 from api.dialects.cloudthing.data import drafts
-from api.dialects.cloudthing.deliveries import Deliveries
+from api.dialects.cloudthing.deliveries import Receiver, give
 from api.dialects.cloudthing.keepalives import KeepAlives
 from api.dialects.cloudthing.logins import Logins
 from api.dialects.cloudthing.payloads import as_value
@@ -61,7 +62,7 @@ class CloudThing:
         self.event_timeout_s = event_timeout_s
         self.products = Products(registry.product)
         self.tenants = Tenants(registry.tenant)
-        self.deliveries = Deliveries(commands, live)
+        self.deliveries: Deliveries[Receiver] = Deliveries(commands, live, give)
         self.logins = Logins()
         self.keepalives = KeepAlives()
         self.registry = registry
@@ -74,7 +75,7 @@ class CloudThing:
     async def start(self) -> None:
         """Hear of changes; raises redis ConnectionError when Redis is away."""
         await self._changes.start()
-        self._ends = [self.auth.on_change(self._device_changed), self.live.on_lost(self.deliveries.wake_all)]
+        self._ends = [self.auth.on_change(self._device_changed)]
 
     async def stop(self) -> None:
         """End what goes on in the background."""

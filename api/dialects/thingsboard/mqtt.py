@@ -35,6 +35,7 @@ class ThingsBoardMqtt:
         self._ends = []
         await self._missed.stop()
         await self._revoked.stop()
+        await self._shared.deliveries.stop()
 
     async def login(self, connect: Connect, peer: Peer) -> DeviceLogin | Refusal:
         """Log a device in (`TB-X1`); code 5 for a wrong token, as the vendor's server has it (`G-10`)."""

@@ -137,6 +137,15 @@ def visible(
     return found
 
 
+UPDATES: Final = frozenset({"attributes", "attributes_deleted"})
+"""What `Live` calls changes of shared attributes."""
+
+
+def update_of(kind: str, body: Any) -> dict[str, Any]:
+    """A change of shared attributes as a device is told it: flat, or `{"deleted": keys}` (`TB-34`)."""
+    return {"deleted": body} if kind == "attributes_deleted" else body
+
+
 def telemetry_messages(intake: Intake, device: Device, readings: Sequence[Reading], transport: str) -> list[Message]:
     """One message for each instant; a request is one instant of the server's (`TB-13`)."""
     stamp = intake.stamp(device.id)

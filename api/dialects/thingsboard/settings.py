@@ -8,6 +8,8 @@ import msgspec
 
 DIALECT: Final = "tb"
 """Metadata `dialect` of its messages (`G-18`)."""
+MQTT: Final = "mqtt"
+"""Metadata `transport` of what came over MQTT."""
 
 MAX_RPC_BYTES: Final = 65_536
 MAX_BODY_BYTES: Final = 52_428_800

@@ -5,47 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, cast
+from typing import cast
 
 from api.transports.mqtt.decoding import decode
-from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Login, Peer, Refusal
-from api.transports.mqtt.encoding import encode
+from api.transports.mqtt.dialect import CloseReason, Login, Peer, Refusal
+from api.transports.mqtt.farewell import last_word, loudness
+from api.transports.mqtt.handshake import Terms, accepted, refused, terms
 from api.transports.mqtt.host import Admitted, Host, Owner
 from api.transports.mqtt.incoming import Batch, Incoming
 from api.transports.mqtt.outgoing import Outgoing, Queued
-from api.transports.mqtt.packets import (
-    ACCEPTED,
-    PUBACK_HEAD,
-    PUBCOMP_HEAD,
-    PUBREC_HEAD,
-    SUBSCRIPTION_REFUSED,
-    UNAVAILABLE,
-    Connack,
-    Connect,
-    Disconnect,
-    Packet,
-    Pingreq,
-    Pingresp,
-    Puback,
-    Publish,
-    Pubrel,
-    Suback,
-    Subscribe,
-    Unsuback,
-    Unsubscribe,
-    Will,
-)
-from api.transports.mqtt.sessions import received_field, subscription_field
+from api.transports.mqtt.packets import UNAVAILABLE, Connect, Disconnect, Publish, Will
+from api.transports.mqtt.properties import stated
+from api.transports.mqtt.reasons import Reason
+from api.transports.mqtt.receiving import Receiver, called
 
 _log = logging.getLogger("rulemill.mqtt")
 
 _LOGIN, _REFUSED, _FULL, _WRITE, _STOPPING = 1, 2, 4, 8, 16
 """Reasons not to read the socket; any number of them at a time."""
-
-_PINGRESP: Final = encode(Pingresp())
-_LOUD: Final = frozenset({CloseReason.PROTOCOL, CloseReason.FORBIDDEN, CloseReason.SLOW_READER, CloseReason.FAULT})
 
 
 class Connection(asyncio.Protocol):
@@ -76,18 +54,21 @@ class Connection(asyncio.Protocol):
         self._abort: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
         self._will: Will | None = None
-        self._received: set[int] = set()
+        self._terms = Terms()
+        self._receiver: Receiver | None = None
         self._incoming = Incoming(
             host.submit,
             answered=self._answered,
             refused=self._on_refused,
             failed=partial(self.close, CloseReason.FAULT),
+            wrong=partial(self.close, CloseReason.FORBIDDEN, code=Reason.PAYLOAD_FORMAT_INVALID),
             lost=self._on_lost,
         )
         self._outgoing = Outgoing(
             self._send_publish,
             partial(self.close, CloseReason.SLOW_READER, abort=True),
             partial(host.settled, self),
+            self._on_unsendable,
             max_in_flight=self._settings.max_in_flight,
             max_waiting=self._settings.max_waiting,
         )
@@ -100,21 +81,35 @@ class Connection(asyncio.Protocol):
             return False
         return self._outgoing.send(topic, payload, qos)
 
-    def close(self, reason: CloseReason, detail: str = "", *, abort: bool = False) -> None:
-        """End the connection; what is written already is still sent, unless `abort`."""
+    def close(self, reason: CloseReason, detail: str = "", *, abort: bool = False, code: int = 0) -> None:
+        """End the connection; what is written already is still sent, unless `abort`. `code` is for level 5."""
         if self.closing is not None:
             return
         self.closing = reason
         if reason is CloseReason.PROTOCOL:
             self._counters.malformed += 1
-        level = logging.WARNING if reason in _LOUD else logging.DEBUG
         why = f"{reason}: {detail}" if detail else reason
-        _log.log(level, "MQTT client %r at %s: %s", self.client_id, self.peer.address, why)
+        _log.log(loudness(reason), "MQTT client %r at %s: %s", self.client_id, self.peer.address, why)
         if abort or self._paused & _WRITE:
             self._transport.abort()
-        else:
-            self._transport.close()
-            self._abort = self._loop.call_later(self._settings.close_s, self._transport.abort)
+            return
+        if self.established:
+            self.write(last_word(self._terms, reason, detail, code))
+        self._transport.close()
+        self._abort = self._loop.call_later(self._settings.close_s, self._transport.abort)
+
+    def leaves(self, packet: Disconnect) -> None:
+        """The client goes; what it says last is how, and how long its session is to stay."""
+        expiry_s = stated(packet.properties).session_expiry_s
+        if expiry_s is not None and not self._host.keep(self, expiry_s):
+            self.close(CloseReason.PROTOCOL, "DISCONNECT with a session expiry after a CONNECT without")
+            return
+        if packet.reason != Reason.DISCONNECT_WITH_WILL:
+            self._will = None
+        if packet.reason > Reason.DISCONNECT_WITH_WILL:
+            words = stated(packet.properties).reason or ""
+            _log.info("MQTT client %r leaves with code %#x %s", self.client_id, packet.reason, words)
+        self.close(CloseReason.DISCONNECT)
 
     # What the server may do.
 
@@ -198,10 +193,10 @@ class Connection(asyncio.Protocol):
             if handle is not None:
                 handle.cancel()
         if self.established and self.login is not None:
-            if self._will is not None and self.login.honours_wills and self.closing is not CloseReason.DISCONNECT:
-                will = self._will
-                self._take([Publish(will.topic, will.payload, 0, 0, will.retain)])
-            self._called(self.login.closed, self.closing)
+            will = self._will
+            if will is not None and self.login.honours_wills and self._receiver is not None:
+                self._receiver.take([Publish(will.topic, will.payload, 0, 0, will.retain)])
+            called(self.client_id, self.login.closed, self.closing)
         self._incoming.close()
         self._host.gone(self)
 
@@ -210,16 +205,26 @@ class Connection(asyncio.Protocol):
     def _read(self, data: bytes) -> None:
         if self.closing is not None:
             return
-        if self.login is None:
+        login, receiver = self.login, self._receiver
+        if login is None or receiver is None:
             self._read_connect(data)
             return
-        packets, consumed, needed, error = decode(data, self.login.max_payload)
+        packets, consumed, needed, error = decode(data, login.max_payload, level=self._terms.level)
         if consumed < len(data):
             self._rest += data[consumed:]
             self._needed = needed
-        self._take(packets)
+        if self._terms.level == 5:
+            misuse = receiver.misuse(packets)
+            if misuse is not None:
+                place, error = misuse
+                packets = packets[:place]
+        receiver.take(packets)
+        if not self._incoming.idle:
+            unconfirmed, size = self._incoming.unconfirmed
+            if unconfirmed >= self._settings.max_unconfirmed or size >= self._settings.max_unconfirmed_bytes:
+                self._pause(_FULL)
         if error is not None:
-            self.close(CloseReason.PROTOCOL, str(error))
+            self.close(CloseReason.PROTOCOL, str(error), code=error.code)
 
     def _read_connect(self, data: bytes) -> None:
         if data[0] != 0x10:
@@ -227,6 +232,8 @@ class Connection(asyncio.Protocol):
             return
         packets, consumed, needed, error = decode(data, self._settings.max_connect_payload, at_most=1)
         if error is not None:
+            if error.level == 5:
+                self.write(refused(5, error.code))
             self.close(CloseReason.PROTOCOL, str(error))
             return
         self._rest += data[consumed:]
@@ -254,135 +261,40 @@ class Connection(asyncio.Protocol):
         if self.closing is not None:
             return
         if isinstance(admitted, Refusal):
-            self._write(encode(Connack(False, admitted.code)))
+            self.write(refused(connect.level, admitted.code))
             self.close(CloseReason.LOGIN, f"code {admitted.code}: {admitted.reason}")
             return
-        login, self.client_id, opened, persistent = admitted
+        self._establish(connect, admitted)
+
+    def _establish(self, connect: Connect, admitted: Admitted) -> None:
+        login, self.client_id, opened, expiry_s = admitted
         self.login = login
+        self._terms = terms(connect)
         self.away_since_ms = opened.left_ms
         self.established = True
         self._will = connect.will
-        self._received = set(opened.received)
-        if persistent:
+        self._receiver = Receiver(
+            self, login, self._terms, self._incoming, self._outgoing, set(opened.received), self._settings,
+            self._counters,
+        )  # fmt: skip
+        if expiry_s:
             self._incoming.keep_in(partial(self._host.record, self))
         for topic_filter, qos in opened.subscriptions.items():
             self._outgoing.subscriptions.add(topic_filter, qos)
         self._counters.opened += 1
-        self._write(encode(Connack(opened.present, ACCEPTED)))
+        self.write(accepted(connect, self.client_id, opened.present, expiry_s, login.max_payload, self._settings))
         self._host.established(self)
+        self._outgoing.agree(self._terms)
         self._outgoing.restore(opened.queue)
-        self._called(login.connected, self)
+        called(self.client_id, login.connected, self)
         for topic_filter, qos in opened.subscriptions.items():
-            self._subscribed(topic_filter, qos)
+            if self.closing is None:
+                called(self.client_id, login.subscribed, topic_filter, qos)
         self._heard_at = self._loop.time()
         if connect.keep_alive_s:
             self._alive_s = connect.keep_alive_s * 1.5
             self._timer = self._loop.call_later(self._alive_s, self._check_alive)
         self._resume(_LOGIN)
-
-    def _take(self, packets: list[Packet]) -> None:
-        login, held = self.login, self._incoming.held
-        assert login is not None
-        publish, acks, messages = login.publish, held.acks, held.messages
-        count = 0
-        try:
-            for packet in packets:
-                if type(packet) is not Publish:
-                    self._handle(packet)
-                    if self.closing is not None:
-                        break
-                    continue
-                qos = packet.qos
-                count += 1
-                if qos == 2 and packet.packet_id in self._received:
-                    acks += PUBREC_HEAD + packet.packet_id.to_bytes(2, "big")
-                    continue
-                verdict = publish(packet.topic, packet.payload, qos, packet.retain)
-                if type(verdict) is Accepted:
-                    messages += verdict.messages
-                    if verdict.after is not None:
-                        held.afters.append(verdict.after)
-                elif type(verdict) is Drop:
-                    self._counters.dropped += 1
-                    _log.info("MQTT client %r: a publication was dropped: %s", self.client_id, verdict.reason)
-                else:
-                    assert type(verdict) is Close
-                    self.close(CloseReason.FORBIDDEN, verdict.reason)
-                    break
-                held.bytes += len(packet.payload)
-                if qos == 1:
-                    acks += PUBACK_HEAD + packet.packet_id.to_bytes(2, "big")
-                elif qos:
-                    self._received.add(packet.packet_id)
-                    acks += PUBREC_HEAD + packet.packet_id.to_bytes(2, "big")
-                    held.changes[received_field(packet.packet_id)] = b"1"
-                else:
-                    held.unacknowledged += 1
-        except Exception:
-            _log.exception("MQTT client %r: a packet could not be dealt with", self.client_id)
-            self.close(CloseReason.FAULT)
-        held.packets += count
-        self._counters.received += count
-        incoming = self._incoming
-        incoming.flush()
-        if not incoming.idle:
-            unconfirmed, size = incoming.unconfirmed
-            if unconfirmed >= self._settings.max_unconfirmed or size >= self._settings.max_unconfirmed_bytes:
-                self._pause(_FULL)
-
-    def _handle(self, packet: Packet) -> None:
-        handler = _HANDLERS.get(type(packet))
-        if handler is None:
-            self.close(CloseReason.PROTOCOL, f"an unexpected {type(packet).__name__.upper()}")
-        else:
-            handler(self, packet)
-
-    def _on_puback(self, packet: Puback) -> None:
-        self._outgoing.acknowledged(packet.packet_id)
-
-    def _on_pubrel(self, packet: Pubrel) -> None:
-        # In its place among the answers: the id is free only when the session no longer holds it.
-        held = self._incoming.held
-        if packet.packet_id in self._received:
-            self._received.remove(packet.packet_id)
-            held.changes[received_field(packet.packet_id)] = b""
-        held.acks += PUBCOMP_HEAD + packet.packet_id.to_bytes(2, "big")
-        held.packets += 1
-
-    def _on_subscribe(self, packet: Subscribe) -> None:
-        assert self.login is not None
-        held, subscriptions = self._incoming.held, self._outgoing.subscriptions
-        codes = bytearray()
-        for topic_filter, asked in packet.filters:
-            full = len(subscriptions) >= self._settings.max_subscriptions and topic_filter not in subscriptions
-            allowed = SUBSCRIPTION_REFUSED
-            if not full and len(topic_filter) <= self._settings.max_filter:
-                allowed = self.login.may_subscribe(topic_filter)
-            if allowed == SUBSCRIPTION_REFUSED:
-                codes.append(allowed)
-                continue
-            granted = min(asked, allowed, 1)
-            codes.append(granted)
-            subscriptions.add(topic_filter, granted)
-            held.changes[subscription_field(topic_filter)] = b"%d" % granted
-            held.afters.append(partial(self._subscribed, topic_filter, granted))
-        held.acks += encode(Suback(packet.packet_id, bytes(codes)))
-        held.packets += 1
-
-    def _on_unsubscribe(self, packet: Unsubscribe) -> None:
-        held = self._incoming.held
-        for topic_filter in packet.filters:
-            if self._outgoing.subscriptions.remove(topic_filter):
-                held.changes[subscription_field(topic_filter)] = b""
-                held.afters.append(partial(self._unsubscribed, topic_filter))
-        held.acks += encode(Unsuback(packet.packet_id))
-        held.packets += 1
-
-    def _on_pingreq(self, packet: Pingreq) -> None:
-        self._write(_PINGRESP)
-
-    def _on_disconnect(self, packet: Disconnect) -> None:
-        self.close(CloseReason.DISCONNECT)
 
     # Answering.
 
@@ -394,7 +306,7 @@ class Connection(asyncio.Protocol):
         if self.closing is None:
             self._counters.acked += batch.packets - batch.unacknowledged
             if batch.acks:
-                self._write(bytes(batch.acks))
+                self.write(bytes(batch.acks))
             if self._paused & _STOPPING and not self._incoming.held.packets:
                 self.close(CloseReason.STOPPING)
 
@@ -408,25 +320,16 @@ class Connection(asyncio.Protocol):
             lost = batch.unacknowledged
             _log.warning("MQTT client %r left %d publications of QoS 0 that could not be stored", self.client_id, lost)
 
-    def _subscribed(self, topic_filter: str, qos: int) -> None:
-        if self.closing is None and self.login is not None:
-            self._called(self.login.subscribed, topic_filter, qos)
-
-    def _unsubscribed(self, topic_filter: str) -> None:
-        if self.closing is None and self.login is not None:
-            self._called(self.login.unsubscribed, topic_filter)
-
-    def _called(self, hook: Callable[..., None], *given: Any) -> None:
-        try:
-            hook(*given)
-        except Exception:
-            _log.exception("MQTT client %r: a hook of its dialect failed", self.client_id)
+    def _on_unsendable(self, topic: str, size: int) -> None:
+        self._counters.dropped += 1
+        _log.warning("MQTT client %r takes no packet of %d bytes: nothing sent to %r", self.client_id, size, topic)
 
     def _send_publish(self, packet: bytes) -> None:
         self._counters.sent += 1
-        self._write(packet)
+        self.write(packet)
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
         self._counters.bytes_sent += len(data)
         self._transport.write(data)
 
@@ -459,20 +362,9 @@ class Connection(asyncio.Protocol):
             # Nobody can be heard who is not listened to.
             silent_s = 0.0
         if silent_s >= self._alive_s:
-            self.close(CloseReason.KEEP_ALIVE, abort=True)
+            self.close(CloseReason.KEEP_ALIVE)
         else:
             self._timer = self._loop.call_later(self._alive_s - silent_s, self._check_alive)
-
-
-# What a client may send once it is connected, besides PUBLISH.
-_HANDLERS: Final[dict[type, Callable[[Connection, Any], None]]] = {
-    Puback: Connection._on_puback,
-    Pubrel: Connection._on_pubrel,
-    Subscribe: Connection._on_subscribe,
-    Unsubscribe: Connection._on_unsubscribe,
-    Pingreq: Connection._on_pingreq,
-    Disconnect: Connection._on_disconnect,
-}
 
 
 def _keep_alive(sock: socket.socket | None) -> None:

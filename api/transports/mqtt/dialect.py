@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from api.transports.mqtt.packets import Connect
+from api.transports.mqtt.reasons import Reason
 from engine.message import Message
 
 Submit = Callable[[Sequence[Message]], asyncio.Future[None]]
@@ -26,7 +27,10 @@ class Peer(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A login that failed, with the CONNACK code. `unknown`: the name is nobody's here, so the next one is asked."""
+    """A login that failed, with the CONNACK code of 3.1.1, or a `Reason` that only level 5 has.
+
+    `unknown`: the name is nobody's here, so the next one is asked.
+    """
 
     code: int
     reason: str
@@ -37,22 +41,29 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     """Messages to be stored before the publication is acknowledged; `after` runs once they are.
 
     No messages: the dialect dealt with the publication itself.
+
+    `first` is what takes a wait: it gives the messages to be stored in this publication's place, before `messages`.
+    Nothing that the client publishes later overtakes it, so it should be short. It may raise Refused, and is called
+    again while the client waits, or BadInput, which closes the connection.
     """
 
     messages: Sequence[Message] = ()
     after: Callable[[], None] | None = None
+    first: Callable[[], Awaitable[Sequence[Message]]] | None = None
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):
-    """Nothing is stored, the publication is acknowledged, the connection goes on."""
+    """Nothing is stored, the publication is acknowledged, the connection goes on. A level 5 client is told why."""
 
     reason: str
+    code: int = Reason.PAYLOAD_FORMAT_INVALID
 
 
 class Close(msgspec.Struct, frozen=True, gc=False):
-    """Nothing is stored, nothing acknowledged, the connection is closed."""
+    """Nothing is stored, nothing acknowledged, the connection is closed. A level 5 client is told why."""
 
     reason: str
+    code: int = Reason.NOT_AUTHORISED
 
 
 class CloseReason(StrEnum):

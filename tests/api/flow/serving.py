@@ -10,10 +10,14 @@ from typing import Any, Self
 import httpx
 import msgspec
 
+from api.accounts import Accounts
 from api.flow.app import create_app
 from api.flow.operation import Parts, token_digest
 from api.flow.tailing import TailHub
+from api.login_throttle import LoginThrottle
+from api.passwords import Passwords
 from engine.stores.alarm_store import AlarmStore
+from engine.stores.people import People
 from nodes.catalogue import Catalogue
 from tests.api.stack import PARTITIONS, TENANT, Stack
 
@@ -31,12 +35,15 @@ class FlowStack(Stack):
     async def __aenter__(self) -> Self:
         await super().__aenter__()
         tail = TailHub(self.url, self.redis)
+        passwords = Passwords()
+        self._exit.callback(passwords.close)
         self.parts = Parts(
             wire=self.wire, redis=self.redis, partitions=PARTITIONS, ingress=self.ingress, replies=self.replies,
             registry=self.registry, repository=self.chains, catalogue=Catalogue(), commands=self.commands,
             dead_letters=self.dead, attributes=self.attributes, alarms=AlarmStore(self.wire, PARTITIONS),
             store=self.store, tail=tail, firmware=self.firmware, tokens=frozenset({token_digest(TOKEN)}),
             stamp=self.intake.stamp,
+            accounts=Accounts(People(self.redis), passwords, LoginThrottle(self.redis, "person")),
         )  # fmt: skip
         self._exit.push_async_callback(tail.stop)
         self.serve(fallback=create_app(self.parts))

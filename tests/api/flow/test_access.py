@@ -142,6 +142,7 @@ async def test_nothing_exists_under_an_unknown_tenant(stack: FlowStack) -> None:
             operation.path.replace("{tenant}", "nobody").replace("{scope}", "SERVER").replace("{", "").replace("}", "")
         )
         bodies = {"put_secret": {"value": "x"}, "post_device": {"name": "d"}, "put_device": {"name": "d"}}
+        bodies |= {"post_person": {"username": "a", "password": "secret-1"}}
         bodies |= {"set_credentials": {"credentials": []}, "rotate_credential": {"kind": "CT_TOKEN"}}
         bodies |= {"call_device": {"method": "m"}, "inject_message": {"device": "d"}, "dry_run": {"message": {}}}
         body = None if operation.body is None else msgspec.json.encode(bodies.get(operation.id, {}))

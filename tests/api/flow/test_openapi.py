@@ -38,6 +38,7 @@ REAL = {
     "firmware": "f1",
     "chain": "root",
     "secret": "s1",
+    "person": "somebody",
     "scope": "SHARED",
     "alarm": "a1",
     "letter": "l1",

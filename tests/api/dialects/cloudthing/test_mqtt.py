@@ -389,7 +389,7 @@ async def test_a_device_answers_a_command_and_does_not_hear_itself(site, clients
 async def test_what_could_not_be_marked_as_delivered_is_not_sent_twice(site, clients, monkeypatch):
     from redis.exceptions import ConnectionError as RedisConnectionError
 
-    from api.dialects.cloudthing import deliveries
+    from api import deliveries
 
     monkeypatch.setattr(deliveries, "TRY_AGAIN_S", 0.01)
     real, failures = site.stack.commands.delivered, [1, 1]

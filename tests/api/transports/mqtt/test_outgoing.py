@@ -11,9 +11,9 @@ from api.transports.mqtt.packets import Publish
 
 class Wire:
     def __init__(self, max_in_flight=2, max_waiting=256):
-        self.raw, self.cuts, self.settled = b"", 0, 0
+        self.raw, self.cuts, self.settled, self.refused = b"", 0, 0, []
         self.outgoing = Outgoing(
-            self.write, self.cut, self.settle, max_in_flight=max_in_flight, max_waiting=max_waiting
+            self.write, self.cut, self.settle, self.refuse, max_in_flight=max_in_flight, max_waiting=max_waiting
         )
         self.outgoing.subscriptions.add("a", 1)
 
@@ -25,6 +25,9 @@ class Wire:
 
     def settle(self):
         self.settled += 1
+
+    def refuse(self, topic, size):
+        self.refused.append((topic, size))
 
     def sent(self):
         raw, self.raw = self.raw, b""

@@ -145,7 +145,7 @@ def connect_bytes(name=b"\0\x04MQTT", level=4, flags=2, tail=b"\0\0\0\x01a"):
 
 
 @pytest.mark.spec("G-10")
-@pytest.mark.parametrize("level", [0, 2, 5, 6, 0x83, 0x84])
+@pytest.mark.parametrize("level", [0, 2, 6, 0x83, 0x84])
 def test_a_connect_of_another_level_is_told_apart_from_garbage(level):
     assert decode(connect_bytes(level=level), LIMIT).packets[0].level not in LEVELS
 

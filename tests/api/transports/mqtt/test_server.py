@@ -8,6 +8,7 @@ import subprocess
 import aiomqtt
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.packettypes import PacketTypes
 
 from api.transports.mqtt.dialect import CloseReason
 from api.transports.mqtt.encoding import encode
@@ -176,7 +177,7 @@ async def test_tls_shows_the_dialect_the_clients_certificate(certificate):
 # Other people's clients.
 
 
-@pytest.mark.parametrize("protocol", [paho.MQTTv31, paho.MQTTv311])
+@pytest.mark.parametrize("protocol", [paho.MQTTv31, paho.MQTTv311, paho.MQTTv5])
 async def test_paho(protocol):
     async with Site() as site:
         got = []
@@ -202,22 +203,21 @@ async def test_paho(protocol):
         assert site.dialect.logins[0].events[-1] == CloseReason.DISCONNECT
 
 
-async def test_paho_of_version_5_is_refused():
-    async with Site() as site:
-        codes = []
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="p", protocol=paho.MQTTv5)
-        client.on_connect_fail = client.on_disconnect = lambda *_: codes.append("gone")
-        client.connect_async("127.0.0.1", site.port)
-        client.loop_start()
-        await until(lambda: codes)
-        client.disconnect()
-        await asyncio.to_thread(client.loop_stop)
-        assert site.server.counters.opened == 0
+KEPT_5 = paho.Properties(PacketTypes.CONNECT)
+KEPT_5.SessionExpiryInterval = 60
 
 
-async def test_aiomqtt(redis):
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"clean_session": False},
+        {"protocol": aiomqtt.ProtocolVersion.V5, "clean_start": False, "properties": KEPT_5},
+    ],
+    ids=["3.1.1", "5"],
+)
+async def test_aiomqtt(redis, kept):
     async with Site(SessionStore(redis)) as site:
-        options = {"username": "d1", "password": "secret", "identifier": "a", "clean_session": False}
+        options = {"username": "d1", "password": "secret", "identifier": "a", **kept}
         async with aiomqtt.Client("127.0.0.1", site.port, **options) as client:
             await client.subscribe("dev/#", qos=1)
             for qos in range(3):
@@ -234,11 +234,12 @@ async def test_aiomqtt(redis):
         assert site.store.payloads == [b"0", b"1", b"2"]
 
 
+@pytest.mark.parametrize("version", ["311", "5"])
 @pytest.mark.parametrize("qos", ["0", "1", "2"])
-async def test_mosquitto(qos):
+async def test_mosquitto(qos, version):
     publish, subscribe = require("mosquitto_pub"), require("mosquitto_sub")
     async with Site() as site:
-        common = ["-h", "127.0.0.1", "-p", str(site.port), "-u", "d1", "-P", "secret", "-q", qos]
+        common = ["-h", "127.0.0.1", "-p", str(site.port), "-u", "d1", "-P", "secret", "-q", qos, "-V", version]
         listening = await asyncio.create_subprocess_exec(
             subscribe, *common, "-t", "dev/+", "-C", "1", "-F", "%t %p %q", stdout=asyncio.subprocess.PIPE
         )

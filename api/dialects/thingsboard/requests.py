@@ -1,0 +1,61 @@
+"""What requests of the HTTP device API have in common: whose they are, their numbers, and answers in JSON."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from api.auth import DeviceAuth, Unknown, token_print
+from api.transports.http import JSON, HttpError, Request, Response
+from engine.errors import BadInput
+from engine.stores.registry import ACCESS_TOKEN, Device
+
+TRANSPORT: Final = "http"
+
+OK: Final = Response(200)
+TIMED_OUT: Final = Response(408)
+
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+_INT32: Final = 2**31
+
+
+async def device_of(auth: DeviceAuth, params: dict[str, str]) -> Device:
+    """The device of the token in the path; 401 for one that is nobody's, or of a disabled device."""
+    print_ = token_print(ACCESS_TOKEN, params["token"])
+    device = auth.known(print_)
+    if isinstance(device, Unknown):
+        device = await auth.find(print_)
+    if device is None or not device.enabled:
+        raise HttpError(401, "")
+    return device
+
+
+def integer(text: str, what: str) -> int:
+    """The number that a text is; BadInput for any other text."""
+    if not _INTEGER.fullmatch(text):
+        raise BadInput(f"{what} is not an integer: {text[:40]!r}")
+    return int(text)
+
+
+def int32(text: str, what: str) -> int:
+    """The same for numbers of 32 bits."""
+    number = integer(text, what)
+    if not -_INT32 <= number < _INT32:
+        raise BadInput(f"{what} is out of range: {number}")
+    return number
+
+
+def timeout_s(request: Request, default_s: float, most_s: float) -> float:
+    """How long to wait (`TB-S16`); 0 or less: not at all."""
+    text = request.query.get("timeout")
+    milliseconds = integer(text, "timeout") if text else 0
+    if milliseconds == 0:
+        return default_s
+    return min(milliseconds / 1000, most_s)
+
+
+def as_json(value: Any, status: int = 200) -> Response:
+    """An answer in JSON."""
+    return Response(status, msgspec.json.encode(value), (JSON,))
