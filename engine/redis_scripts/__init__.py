@@ -26,5 +26,6 @@ POSTPONE: Final = _read("postpone")
 LEASE: Final = _read("lease")
 REDRIVE: Final = _read("redrive")
 TRIM: Final = _read("trim")
+READ: Final = _read("read")
 
-ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM)
+ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM, READ)
