@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from api.flow.point_tailing import PointTail
 from api.flow.tailing import TailHub
 from chains.model import Catalogue
 from chains.repository import ChainRepository
@@ -47,6 +48,7 @@ class Parts:
     alarms: AlarmStore
     store: Timeseries
     tail: TailHub
+    point_tail: PointTail
     firmware: Firmware
     tokens: frozenset[str]
     """SHA-256 of the operator tokens that are accepted, in hex (`token_digest`)."""
@@ -68,6 +70,8 @@ class Call:
     path: Mapping[str, str]
     query: Any
     body: Any
+    accept: str = ""
+    """The Accept header."""
 
     @property
     def tenant(self) -> str:
@@ -86,9 +90,12 @@ class Answer:
 
 @dataclass(slots=True)
 class Lines:
-    """A success that goes on: lines of JSON until either side ends it."""
+    """A success that goes on: lines until either side ends it. An error in them cuts the connection."""
 
-    lines: AsyncIterator[bytes]
+    lines: AsyncGenerator[bytes, None]
+    media: str = ""
+    """Empty: the operation's."""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Handler = Callable[[Parts, Call], Awaitable[Answer | Lines]]
@@ -119,6 +126,8 @@ class Operation:
     makes_tenant: bool = False
     """The tenant of the path need not exist."""
     media: str = "application/json"
+    also_media: tuple[str, ...] = ()
+    """Media types of text that may be asked for in place of `media`."""
 
     def failures(self) -> list[int]:
         """Every status of a problem that this operation may answer with, ascending."""

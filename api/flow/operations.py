@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from api.flow import (
+    aggregates,
     alarms,
     attributes,
     chains,
@@ -13,6 +14,7 @@ from api.flow import (
     dry_run,
     firmware,
     messages,
+    point_tail,
     points,
     products,
     rpc,
@@ -30,6 +32,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *devices.OPERATIONS,
     *attributes.OPERATIONS,
     *points.OPERATIONS,
+    *aggregates.OPERATIONS,
+    *point_tail.OPERATIONS,
     *alarms.OPERATIONS,
     *rpc.OPERATIONS,
     *messages.OPERATIONS,
