@@ -28,8 +28,8 @@ MAX_HEAD_BYTES: Final = 65_000
 PLACES: Final = {(True, True): "g", (True, False): "a", (False, True): "o"}
 """What is behind the type letter in `t`, by whether the point has a lat and a lon."""
 
-_HEADS_KEPT, _HEAD_KEPT: Final = 100_000, 500
-"""Heads in memory, and how long one may be to be kept."""
+_HEADS_KEPT: Final = 100_000
+_KEPT_LENGTH: Final = 500
 
 _UNSTORABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|%(?=[0-9A-F]{2})")
 _STORED: Final = re.compile(r"(?:%[0-9A-F]{2})+")
@@ -77,7 +77,7 @@ class Encoder:
                 head = heads[names]
             except KeyError:
                 head = _head(*names)
-                if len(head) <= _HEAD_KEPT:
+                if len(head) <= _KEPT_LENGTH:
                     heads[names] = head
             except TypeError:  # a list for a name
                 head = ""
