@@ -44,7 +44,8 @@ class StateBoard:
         self._loop = Loop("store-state", EVERY_S, self.pin)
 
     async def start(self) -> None:
-        """Begin."""
+        """Pin once, then go on."""
+        await self.pin()
         await self._loop.start()
 
     async def stop(self) -> None:

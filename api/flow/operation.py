@@ -54,6 +54,8 @@ class Parts:
     """SHA-256 of the operator tokens that are accepted, in hex (`token_digest`)."""
     stamp: Callable[[str], int] = lambda device: now_ms()
     """Server time of a device's next message, in milliseconds."""
+    spool_limit_bytes: int = 0
+    """Bytes of points at which the door closes."""
     checks: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     """More conditions of readiness by name: each gives its reason, or nothing when all is well."""
 

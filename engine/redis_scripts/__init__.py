@@ -27,5 +27,6 @@ LEASE: Final = _read("lease")
 REDRIVE: Final = _read("redrive")
 TRIM: Final = _read("trim")
 READ: Final = _read("read")
+OLDEST: Final = _read("oldest")
 
-ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM, READ)
+ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM, READ, OLDEST)
