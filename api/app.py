@@ -146,6 +146,7 @@ async def run_api(
     from api.flow.app import create_app
     from api.flow.operation import Parts as FlowParts
     from api.flow.operation import token_digest
+    from api.flow.point_tailing import PointTail
     from api.flow.tailing import TailHub
     from api.intake import Intake
     from api.live import Live
@@ -207,16 +208,16 @@ async def run_api(
         tb_parts = ThingsBoardParts(
             auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live
         )
-        tail = TailHub(url, client)
+        tail, point_tail = TailHub(url, client), PointTail(url, client, registry)
         flow = create_app(
             FlowParts(
                 wire=side, redis=client, partitions=partitions, ingress=ingress, replies=replies, registry=registry,
                 repository=repository, catalogue=catalogue, commands=commands,
                 dead_letters=DeadLetters(side, partitions), attributes=attributes,
-                alarms=AlarmStore(side, partitions), store=store, tail=tail, firmware=firmware,
-                accounts=accounts,
+                alarms=AlarmStore(side, partitions), store=store, tail=tail, point_tail=point_tail,
+                firmware=firmware, accounts=accounts,
                 tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),
-                stamp=intake.stamp, checks={"door": lambda: ingress.closed_reason},
+                stamp=intake.stamp, spool_limit_bytes=settings.spool_bytes, checks={"door": lambda: ingress.closed_reason},
             )
         )  # fmt: skip
         thingsboard = ThingsBoardHttp(tb_parts)
@@ -265,6 +266,6 @@ async def run_api(
             progress()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0.25)
-        await tail.stop()
+        await asyncio.gather(tail.stop(), point_tail.stop())
         front.drain()
         await asyncio.gather(mqtt.stop(DRAIN_S), *(listener.stop(DRAIN_S) for listener in listeners))

@@ -125,7 +125,7 @@ class BatchRunner:
             commit.lines = point_lines(commit) + commit.lines
             if not commit.points:
                 # Nobody has to wait for a store that gets nothing.
-                commit.lines += commit.after_store
+                commit.lines += [awaiting.line() for awaiting in commit.after_store]
                 commit.after_store = []
 
 

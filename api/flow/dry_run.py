@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from api.flow.messages import data_of
 from api.flow.operation import BASE, Answer, Call, Operation, Parts
-from api.flow.points import PointShown
+from api.flow.point_queries import PointShown, shown
 from api.flow.tailing import shown_data
 from chains.cases import START_MS, Given, State
 from chains.compiler import compile_tenant
@@ -188,10 +188,7 @@ def _shown(effects: Effects, state: dict[Field, bytes | None], originator: str, 
             made["commands"].append(_command(request.message, request.command))
     return DryRun(
         steps=[_step(step, root) for _, step in effects.steps],
-        points=[
-            PointShown(key=point.key, ts_ms=point.ts_ms, value=point.value, lat=point.lat, lon=point.lon)
-            for _, point in effects.points
-        ],
+        points=[shown(point) for _, point in effects.points],
         attributes=written,
         alarms=[alarms.as_json(alarm) for alarm in alarms.visible(fields)],
         parked=parked,

@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Meta
 
 from api.flow.operation import BASE, Answer, Call, Operation, Parts
-from api.flow.points import FAR_MS
 from api.flow.rpc import message_for, submit
 from api.flow.tailing import shown_data
+from api.flow.times import FAR_MS
 from engine.errors import BadInput
 from engine.message import Message
 

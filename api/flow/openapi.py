@@ -94,6 +94,8 @@ def _operation(
             "content": {"application/octet-stream": {}} if raw else {"application/json": {"schema": body}},
         }
     responses = {str(status): _answer(status, schema, operation.media) for status, schema in answers.items()}
+    for answer in responses.values():
+        answer.get("content", {}).update({media: {"schema": {"type": "string"}} for media in operation.also_media})
     for status in operation.failures():
         responses.setdefault(str(status), _answer(status, problem, PROBLEM_MEDIA))
     made["responses"] = dict(sorted(responses.items()))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
 from api.accounts import Accounts
+from api.flow.point_tailing import PointTail
 from api.flow.tailing import TailHub
 from chains.model import Catalogue
 from chains.repository import ChainRepository
@@ -48,12 +49,15 @@ class Parts:
     alarms: AlarmStore
     store: Timeseries
     tail: TailHub
+    point_tail: PointTail
     firmware: Firmware
     accounts: Accounts
     tokens: frozenset[str]
     """SHA-256 of the operator tokens that are accepted, in hex (`token_digest`)."""
     stamp: Callable[[str], int] = lambda device: now_ms()
     """Server time of a device's next message, in milliseconds."""
+    spool_limit_bytes: int = 0
+    """Bytes of points at which the door closes."""
     checks: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     """More conditions of readiness by name: each gives its reason, or nothing when all is well."""
 
@@ -70,6 +74,8 @@ class Call:
     path: Mapping[str, str]
     query: Any
     body: Any
+    accept: str = ""
+    """The Accept header."""
 
     @property
     def tenant(self) -> str:
@@ -88,9 +94,12 @@ class Answer:
 
 @dataclass(slots=True)
 class Lines:
-    """A success that goes on: lines of JSON until either side ends it."""
+    """A success that goes on: lines until either side ends it. An error in them cuts the connection."""
 
-    lines: AsyncIterator[bytes]
+    lines: AsyncGenerator[bytes, None]
+    media: str = ""
+    """Empty: the operation's."""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Handler = Callable[[Parts, Call], Awaitable[Answer | Lines]]
@@ -121,6 +130,8 @@ class Operation:
     makes_tenant: bool = False
     """The tenant of the path need not exist."""
     media: str = "application/json"
+    also_media: tuple[str, ...] = ()
+    """Media types of text that may be asked for in place of `media`."""
 
     def failures(self) -> list[int]:
         """Every status of a problem that this operation may answer with, ascending."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from api.flow import (
+    aggregates,
     alarms,
     attributes,
     chains,
@@ -14,6 +15,7 @@ from api.flow import (
     firmware,
     messages,
     people,
+    point_tail,
     points,
     products,
     rpc,
@@ -32,6 +34,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *devices.OPERATIONS,
     *attributes.OPERATIONS,
     *points.OPERATIONS,
+    *aggregates.OPERATIONS,
+    *point_tail.OPERATIONS,
     *alarms.OPERATIONS,
     *rpc.OPERATIONS,
     *messages.OPERATIONS,

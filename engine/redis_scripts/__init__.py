@@ -26,7 +26,9 @@ POSTPONE: Final = _read("postpone")
 LEASE: Final = _read("lease")
 REDRIVE: Final = _read("redrive")
 TRIM: Final = _read("trim")
+READ: Final = _read("read")
+OLDEST: Final = _read("oldest")
 REGISTER: Final = _read("register")
 
-ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM)
+ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM, READ, OLDEST)
 """What every hot connection loads at its start; the registry's script goes with its own client."""

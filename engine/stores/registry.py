@@ -11,7 +11,7 @@ import hashlib
 import re
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 import msgspec
@@ -246,13 +246,30 @@ class Registry:
 
     async def device(self, tenant: str, id: str) -> Device:
         """A device of the tenant, by id, name or external id; NotFound."""
-        found = await self.find_device(id)
-        if found is None:
-            other = await self._client.hget(f"{P}names:{tenant}", id) or await self._client.hget(P + "external", id)
-            found = None if other is None else await self.find_device(_text(other))
-        if found is None or found.tenant != tenant:
+        found = await self.find_devices(tenant, [id])
+        if not found:
             raise NotFound("device", id)
+        return found[id]
+
+    async def find_devices(self, tenant: str, names: Sequence[str]) -> dict[str, Device]:
+        """Devices of the tenant by what they are called in `names`: id, name or external id. Others are left out."""
+        wanted = list(dict.fromkeys(names))
+        found = await self._of_ids(tenant, dict(zip(wanted, wanted, strict=True)))
+        rest = [name for name in wanted if name not in found]
+        if rest:
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.hmget(f"{P}names:{tenant}", rest)
+                pipe.hmget(P + "external", rest)
+                by_name, external = await pipe.execute()
+            ids = {name: _text(a or b) for name, a, b in zip(rest, by_name, external, strict=True) if a or b}
+            found |= await self._of_ids(tenant, ids)
         return found
+
+    async def _of_ids(self, tenant: str, ids: Mapping[str, str]) -> dict[str, Device]:
+        """Devices of the tenant under the names that stand for their ids."""
+        blobs = await self._client.mget([f"{P}device:{id}" for id in ids.values()]) if ids else []
+        devices = {name: _device(blob) for name, blob in zip(ids, blobs, strict=True) if blob}
+        return {name: device for name, device in devices.items() if device.tenant == tenant}
 
     async def devices(self, tenant: str, *, limit: int = 100, after: str = "") -> list[Device]:
         """A tenant's devices by name, those after the name `after`."""

@@ -19,9 +19,13 @@ FUNCTIONS: Final = ("count", "min", "max", "sum", "mean", "first", "last")
 
 `count`, `first` and `last` take values of every type. The others take numbers, and nothing else: a series whose type
 changed is aggregated over its numbers, and a window without one has None. min, max and percentiles are values that
-were measured, with their type (percentile: nearest rank, p0 is the smallest); sum is a long while all are longs and it
-fits, else a double; mean is a double.
+were measured, with their type (percentile: nearest rank, p0 is the smallest; of a long and a double of the same value
+the long is the smaller one; -0.0 shows as 0.0); sum is a long while all are longs and it fits, else a double; mean is
+a double. Neither is there (None) where it would be beyond every double. `aggregates` has the arithmetic.
 """
+
+MOST_BUCKETS: Final = 500_000
+"""Buckets that one aggregate gives, all series together."""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -107,8 +111,9 @@ class Timeseries(Protocol):
     ) -> list[Bucket]:
         """What each series gives in each window that has a point in the range, by device, key and time.
 
-        Points outside the range count nowhere, also where a window reaches beyond it. Without a window the whole range
-        is one. BadInput for an unknown function, and for a range of more than `windows.MOST` windows.
+        Points outside the range count nowhere, also where a window reaches beyond it; its bucket has the edges of the
+        whole window. Without a window the range as it was asked is one. BadInput for no or an unknown function, for a
+        range of more than `windows.MOST` windows, and for more than `MOST_BUCKETS` in all.
         """
         ...
 

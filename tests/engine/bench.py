@@ -66,6 +66,7 @@ class Bench:
         worker._tasks = []
         await asyncio.to_thread(worker._leases.stop)
         await worker._deployed.stop()
+        await worker._store_state.stop()
         await worker._wire.close()
         await worker._side.close()
         self.workers.remove(worker)

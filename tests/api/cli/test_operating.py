@@ -179,6 +179,8 @@ class TestStatus:
         facts, table = ran.out.split("\n\n")
         assert facts.splitlines()[0].split() == ["server", demo.facts["http"]]
         assert facts.splitlines()[1].startswith("workers       1: worker-")
+        assert "store         sqlite: takes points" in facts.splitlines()
+        assert "spool         0 B of points on their way to the store; messages are refused at 1.0 GiB" in facts
         assert len(table.splitlines()) == 17
 
     def test_json(self, demo: Demo) -> None:
