@@ -13,12 +13,12 @@ from api.auth import DeviceAuth, token_print
 from api.deliveries import Deliveries
 from api.dialects.cloudthing.data import drafts
 from api.dialects.cloudthing.deliveries import Receiver, give
-from api.dialects.cloudthing.keepalives import KeepAlives
 from api.dialects.cloudthing.logins import Logins
 from api.dialects.cloudthing.payloads import as_value
 from api.dialects.cloudthing.products import Products
 from api.dialects.cloudthing.tenants import Tenants
 from api.intake import Intake
+from api.keepalives import KeepAlives
 from api.live import Live
 from engine.message import Message, new_id
 from engine.replies import Replies

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from api.dialects.thethingsio.bodies import answer, error_body
 from api.dialects.thethingsio.callers import Callers
+from api.dialects.thethingsio.magic import Magic
 from api.dialects.thethingsio.parts import Parts
+from api.dialects.thethingsio.streams import Streams
+from api.dialects.thethingsio.subscriptions import Subscriptions
 from api.dialects.thethingsio.things import ThingRoutes
 from api.dialects.thethingsio.users import UserRoutes
+from api.dialects.thethingsio.values import ValueRoutes
 from api.transports.http import Header, HttpError, Request, Response, Route
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 class ThethingsIoHttp:
-    """The surface (`G-4`): `/v2`."""
+    """The surface (`G-4`): `/v2`. `stop` ends what it has under way."""
 
     name = "thethingsio"
     cors = True
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, subscriptions: Subscriptions) -> None:
         self._callers = callers = Callers(parts)
+        self._streams = Streams(parts, callers, subscriptions)
         self.routes: Sequence[Route] = (
             *UserRoutes(parts, callers).routes,
             *ThingRoutes(parts, callers).routes,
+            *ValueRoutes(parts, callers, Magic(parts, callers), self._streams).routes,
             *(Route(method, pattern, self._nowhere) for method in METHODS for pattern in ("/v2", "/v2/{path*}")),
         )
+
+    async def stop(self) -> None:
+        """Say nothing more on open streams; the front ends them."""
+        self._streams.stop()
 
     def owns(self, request: Request) -> bool:
         """Everything under /v2."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from api.dialects.thethingsio.bodies import answer, read_object, success, text_of
 from api.dialects.thethingsio.callers import Caller, Callers
 from api.dialects.thethingsio.concerns import session_ended
+from api.dialects.thethingsio.dates import iso
 from api.dialects.thethingsio.parts import Parts
 from api.login_throttle import TooManyAttempts
 from api.transports.http import Request, Response, Route
@@ -137,9 +137,3 @@ class UserRoutes:
             case other:
                 raise BadInput(f"format is UTC or unix_timestamp, not {other[:40]!r}")
         return answer({"date": date, "values": [{"value": date}]})
-
-
-def iso(ts_ms: int) -> str:
-    """A time as answers have it: `2016-03-15T14:14:09.051Z`."""
-    seconds, ms = divmod(ts_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"

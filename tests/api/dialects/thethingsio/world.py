@@ -12,6 +12,7 @@ import httpx
 from api.dialects.thethingsio.http import ThethingsIoHttp
 from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.settings import Settings
+from api.dialects.thethingsio.subscriptions import Subscriptions
 from api.live_values import LiveValues
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
@@ -93,9 +94,11 @@ async def world(redis_url: str, settings: Settings | None = None) -> AsyncIterat
             passwords=passwords, throttle=LoginThrottle(stack.redis, "app-users"), mail=mail,
             settings=settings or Settings(require_tls=False),
         )  # fmt: skip
-        stack.serve(ThethingsIoHttp(parts))
+        http = ThethingsIoHttp(parts, Subscriptions(live_values))
+        stack.serve(http)
         made = World(stack, parts, mail)
         made.client = await stack.client(await stack.listen())
         yield made
+        await http.stop()
         await live_values.stop()
         passwords.close()

@@ -1,0 +1,101 @@
+"""A user's subscription to a resource: it follows their rights as they change, and ends with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from api.dialects.thethingsio.bodies import error_body
+from api.dialects.thethingsio.callers import INVALID_SESSION, Caller, Callers
+from api.dialects.thethingsio.concerns import on_change
+from api.dialects.thethingsio.parts import Parts
+from api.dialects.thethingsio.subscriptions import Subscription, Subscriptions
+from api.live import Recheck
+from api.live_values import Told
+from engine.stores.apps.rights import GET
+
+EVERY_S: Final = 3600.0
+"""How often it is looked whether the session has run out."""
+
+Value = Callable[[Told, Any], None]
+"""Called with what was told, and the value of the resource."""
+
+
+class Watch:
+    """One subscription of a session to a resource, of one thing or (None) of all that the user may read.
+
+    `value` is called for every new value, `ended` once, with an error object, when the right to it is gone.
+    """
+
+    def __init__(
+        self, parts: Parts, callers: Callers, caller: Caller, resource: str, thing: str | None, value: Value,
+        ended: Callable[[dict[str, Any]], None],
+    ) -> None:  # fmt: skip
+        self._parts, self._callers, self._caller = parts, callers, caller
+        self._resource, self._thing = resource, thing
+        self._value, self._ended = value, ended
+        self._subscription: Subscription | None = None
+        self._checking = Recheck("rights of a subscription", self._check)
+        self._unlisten: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def begin(self, subscriptions: Subscriptions) -> None:
+        """Follow what the user may read now; raises redis ConnectionError."""
+        caller = self._caller
+        self._unlisten = on_change(
+            self._parts, caller.app.id, caller.user.key, self._checking.ask
+        )  # before the first look, so that no change falls between
+        try:
+            self._subscription = await subscriptions.begin(caller.tenant, self._heard)
+            await self._check()
+        except BaseException:
+            await self.end()
+            raise
+        self._wait()
+
+    async def end(self) -> None:
+        """Follow nothing more; may be called twice."""
+        if self._unlisten is not None:
+            self._unlisten()
+            self._unlisten = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._checking.cancel()
+        if self._subscription is not None:
+            subscription, self._subscription = self._subscription, None
+            await subscription.end()
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._due)
+
+    def _due(self) -> None:
+        self._checking.ask()
+        self._wait()
+
+    async def _check(self) -> None:
+        caller = await self._callers.by_print(self._caller.print_)
+        if caller is None:
+            return self._give_up(error_body(401, INVALID_SESSION))
+        if self._resource not in caller.resources:
+            return self._give_up(error_body(401, "Permission denied"))
+        rights = await self._callers.things(caller)
+        things = {thing for thing, each in rights.items() if each.of(caller.user.key, self._resource) & GET}
+        if self._thing is not None:
+            if self._thing not in things:
+                return self._give_up(error_body(401, "Permission denied"))
+            things = {self._thing}
+        if self._subscription is not None:
+            self._subscription.follow(things)
+        return None
+
+    def _give_up(self, error: dict[str, Any]) -> None:
+        if self._subscription is not None:
+            self._subscription.follow(())
+        self._ended(error)
+
+    def _heard(self, told: Told) -> None:
+        value = told.values.get(self._resource)
+        if value is not None:
+            self._value(told, value)
