@@ -8,6 +8,7 @@ from typing import Final
 from api.dialects.thethingsio.bodies import answer, error_body
 from api.dialects.thethingsio.callers import Callers
 from api.dialects.thethingsio.magic import Magic
+from api.dialects.thethingsio.objects import ObjectRoutes
 from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.streams import Streams
 from api.dialects.thethingsio.subscriptions import Subscriptions
@@ -32,6 +33,7 @@ class ThethingsIoHttp:
             *UserRoutes(parts, callers).routes,
             *ThingRoutes(parts, callers).routes,
             *ValueRoutes(parts, callers, Magic(parts, callers), self._streams).routes,
+            *ObjectRoutes(parts, callers, self._streams).routes,
             *(Route(method, pattern, self._nowhere) for method in METHODS for pattern in ("/v2", "/v2/{path*}")),
         )
 

@@ -15,6 +15,7 @@ from api.live_values import LiveValues
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
 from engine.stores.apps.apps import Apps
+from engine.stores.apps.objects import Objects
 from engine.stores.apps.rights import Rights
 from engine.stores.apps.sessions import Sessions
 from engine.stores.apps.users import Users
@@ -46,6 +47,7 @@ class Parts:
     users: Users
     sessions: Sessions
     rights: Rights
+    objects: Objects
     passwords: Passwords
     throttle: LoginThrottle
     mail: Mail

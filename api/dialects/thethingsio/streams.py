@@ -12,10 +12,11 @@ from api.dialects.thethingsio.callers import Caller, Callers
 from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.reading import number
 from api.dialects.thethingsio.subscriptions import Subscriptions
-from api.dialects.thethingsio.watching import Watch
+from api.dialects.thethingsio.watching import SessionEnd, Watch
 from api.keepalives import KeepAlives
 from api.live_values import Told
 from api.transports.http import JSON, Feed, Request
+from engine.stores.apps.objects import Place
 
 DEFAULT_MS, LEAST_MS, MOST_MS = 60_000, 1000, 3_600_000
 _SUBSCRIBED: Final = b'{"status":"success","message":"subscribed"}'
@@ -61,6 +62,8 @@ class JsonStream:
 
     def say(self, value: Any) -> None:
         """Send a JSON text; a reader that is too slow is cut off."""
+        if self._over:
+            return
         text = msgspec.json.encode(value)
         if self._feed is None:
             if len(self._before) < 256:
@@ -70,7 +73,9 @@ class JsonStream:
         self._feed.push(text)
 
     def finish(self, error: Any) -> None:
-        """Send a last text, and end."""
+        """Send a last text, and end; nothing is said after it."""
+        if self._over:
+            return
         self.say(error)
         self._over = True
         if self._feed is not None:
@@ -116,4 +121,22 @@ class Streams:
         watch = Watch(self._parts, self._callers, caller, resource, thing, value, ended)
         stream = JsonStream(self._keepalives, every_ms, watch.end)
         await watch.begin(self._subscriptions)
+        return stream.answer()
+
+    async def of_collection(self, request: Request, caller: Caller, place: Place) -> Feed:
+        """Objects of a collection as they are changed, each as `[object]` (`TTI-75`, `TTI-S22`)."""
+        every_ms = keep_alive_ms(request)
+
+        def heard(_: str, body: bytes) -> None:
+            stream.say(msgspec.Raw(body))
+
+        unlisten = self._parts.live.listen(place.topic, heard)
+        ending = SessionEnd(self._parts, self._callers, caller, lambda error: stream.finish(error))
+
+        async def stop() -> None:
+            unlisten()
+            ending.stop()
+
+        stream = JsonStream(self._keepalives, every_ms, stop)
+        ending.start()
         return stream.answer()

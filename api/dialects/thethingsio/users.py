@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from api.dialects.thethingsio.bodies import answer, read_object, success, text_of
 from api.dialects.thethingsio.callers import Caller, Callers
+from api.dialects.thethingsio.chain_messages import message_of
 from api.dialects.thethingsio.concerns import session_ended
 from api.dialects.thethingsio.dates import iso
 from api.dialects.thethingsio.parts import Parts
@@ -57,6 +58,7 @@ class UserRoutes:
             user = await parts.users.add(app.id, email, await parts.passwords.hash(password, ""))
         except Conflict as error:
             raise BadInput(error.reason) from error
+        await parts.intake.submit([message_of(app, user, "USER_CREATED", {"userId": user.id, "email": user.email})])
         return await self._begin(app, user, 201, status="success", message="user created")
 
     async def _login(self, request: Request, names: dict[str, str]) -> Response:

@@ -1,9 +1,9 @@
-"""A user's subscription to a resource: it follows their rights as they change, and ends with them."""
+"""Subscriptions of users: they follow sessions and rights as they change, and end with them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from api.dialects.thethingsio.bodies import error_body
@@ -20,6 +20,55 @@ EVERY_S: Final = 3600.0
 
 Value = Callable[[Told, Any], None]
 """Called with what was told, and the value of the resource."""
+Ended = Callable[[dict[str, Any]], None]
+
+
+class SessionEnd:
+    """Looks whether a session still holds, when it may have changed and now and then; `check` does what is to be done.
+
+    `ended` is called with an error object when it holds no longer.
+    """
+
+    def __init__(
+        self, parts: Parts, callers: Callers, caller: Caller, ended: Ended,
+        check: Callable[[Caller], Awaitable[None]] | None = None,
+    ) -> None:  # fmt: skip
+        self._parts, self._callers, self._caller = parts, callers, caller
+        self._ended, self._more = ended, check
+        self._checking = Recheck("rights of a subscription", self.check)
+        self._unlisten: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to look; also at once, since it may have changed while nobody did."""
+        self._unlisten = on_change(self._parts, self._caller.app.id, self._caller.user.key, self._checking.ask)
+        self._wait()
+        self._checking.ask()
+
+    def stop(self) -> None:
+        """Look no more; may be called twice."""
+        if self._unlisten is not None:
+            self._unlisten()
+            self._unlisten = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._checking.cancel()
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._due)
+
+    def _due(self) -> None:
+        self._checking.ask()
+        self._wait()
+
+    async def check(self) -> None:
+        """Look now."""
+        caller = await self._callers.by_print(self._caller.print_)
+        if caller is None:
+            self._ended(error_body(401, INVALID_SESSION))
+        elif self._more is not None:
+            await self._more(caller)
 
 
 class Watch:
@@ -30,61 +79,40 @@ class Watch:
 
     def __init__(
         self, parts: Parts, callers: Callers, caller: Caller, resource: str, thing: str | None, value: Value,
-        ended: Callable[[dict[str, Any]], None],
+        ended: Ended,
     ) -> None:  # fmt: skip
-        self._parts, self._callers, self._caller = parts, callers, caller
+        self._callers, self._caller = callers, caller
         self._resource, self._thing = resource, thing
         self._value, self._ended = value, ended
         self._subscription: Subscription | None = None
-        self._checking = Recheck("rights of a subscription", self._check)
-        self._unlisten: Callable[[], None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._session = SessionEnd(parts, callers, caller, self._give_up, self._check)
 
     async def begin(self, subscriptions: Subscriptions) -> None:
         """Follow what the user may read now; raises redis ConnectionError."""
-        caller = self._caller
-        self._unlisten = on_change(
-            self._parts, caller.app.id, caller.user.key, self._checking.ask
-        )  # before the first look, so that no change falls between
+        self._subscription = await subscriptions.begin(self._caller.tenant, self._heard)
+        self._session.start()
         try:
-            self._subscription = await subscriptions.begin(caller.tenant, self._heard)
-            await self._check()
+            await self._session.check()
         except BaseException:
             await self.end()
             raise
-        self._wait()
 
     async def end(self) -> None:
         """Follow nothing more; may be called twice."""
-        if self._unlisten is not None:
-            self._unlisten()
-            self._unlisten = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._checking.cancel()
+        self._session.stop()
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             await subscription.end()
 
-    def _wait(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._due)
-
-    def _due(self) -> None:
-        self._checking.ask()
-        self._wait()
-
-    async def _check(self) -> None:
-        caller = await self._callers.by_print(self._caller.print_)
-        if caller is None:
-            return self._give_up(error_body(401, INVALID_SESSION))
+    async def _check(self, caller: Caller) -> None:
+        denied = error_body(401, "Permission denied")
         if self._resource not in caller.resources:
-            return self._give_up(error_body(401, "Permission denied"))
+            return self._give_up(denied)
         rights = await self._callers.things(caller)
         things = {thing for thing, each in rights.items() if each.of(caller.user.key, self._resource) & GET}
         if self._thing is not None:
             if self._thing not in things:
-                return self._give_up(error_body(401, "Permission denied"))
+                return self._give_up(denied)
             things = {self._thing}
         if self._subscription is not None:
             self._subscription.follow(things)

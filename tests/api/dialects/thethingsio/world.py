@@ -18,6 +18,7 @@ from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
 from engine.node import Product
 from engine.stores.apps.apps import App, Apps
+from engine.stores.apps.objects import Objects
 from engine.stores.apps.rights import Rights
 from engine.stores.apps.sessions import Sessions
 from engine.stores.apps.users import Users
@@ -91,7 +92,7 @@ async def world(redis_url: str, settings: Settings | None = None) -> AsyncIterat
             redis=stack.redis, auth=stack.auth, registry=stack.registry, intake=stack.intake, store=stack.store,
             attributes=stack.attributes, live=stack.live, live_values=live_values, apps=apps,
             users=Users(stack.redis), sessions=Sessions(stack.redis), rights=Rights(stack.redis),
-            passwords=passwords, throttle=LoginThrottle(stack.redis, "app-users"), mail=mail,
+            objects=Objects(stack.redis), passwords=passwords, throttle=LoginThrottle(stack.redis, "app-users"), mail=mail,
             settings=settings or Settings(require_tls=False),
         )  # fmt: skip
         http = ThethingsIoHttp(parts, Subscriptions(live_values))
