@@ -13,6 +13,7 @@ from api.dialects.thethingsio.bodies import answer
 from api.dialects.thethingsio.callers import Caller, Callers
 from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.settings import DIALECT, MAX_VALUES
+from api.intake import Intake
 from api.transports.http import Response
 from api.transports.http_exchange import HttpError
 from engine.errors import BadInput
@@ -51,23 +52,26 @@ class Magic:
         device, rights = await self._callers.thing(caller, thing)
         _check_any(rights, caller, POST)
         about = {"userId": caller.user.id, "appId": caller.app.id}
-        messages = [self.message(device, name, value, transport, about) for value in _values(body)]
+        intake = self._parts.intake
+        messages = [magic_message(intake, device, name, value, transport, about) for value in _values(body)]
         # What it failed for, if it did, is for the chain to tell; it is stored all the same.
-        await self._parts.intake.submit_and_wait(messages, READABLE_S)
+        await intake.submit_and_wait(messages, READABLE_S)
         return answer({"status": "created"}, 201)
 
-    def message(self, device: Device, name: str, value: Any, transport: str, about: Mapping[str, str]) -> Message:
-        """The message of one value; BadInput for one that cannot be."""
-        _check_name(name)
-        if name == GEO:
-            magic, data = "geo", {GEO: point(value)}
-        else:
-            magic, data = "settings", paths(name, value)
-        intake = self._parts.intake
-        return intake.message(
-            device, "POST_ATTRIBUTES_REQUEST", data, dialect=DIALECT, transport=transport,
-            ts_ms=intake.stamp(device.id), metadata={**about, "scope": "SERVER_SCOPE", "magic": magic},
-        )  # fmt: skip
+
+def magic_message(
+    intake: Intake, device: Device, name: str, value: Any, transport: str, about: Mapping[str, str]
+) -> Message:
+    """The message of one value of a magic resource; BadInput for one that cannot be, HttpError for an unknown name."""
+    _check_name(name)
+    if name == GEO:
+        magic, data = "geo", {GEO: point(value)}
+    else:
+        magic, data = "settings", paths(name, value)
+    return intake.message(
+        device, "POST_ATTRIBUTES_REQUEST", data, dialect=DIALECT, transport=transport,
+        ts_ms=intake.stamp(device.id), metadata={**about, "scope": "SERVER_SCOPE", "magic": magic},
+    )  # fmt: skip
 
 
 def _check_name(name: str) -> None:

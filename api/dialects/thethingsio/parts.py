@@ -14,12 +14,14 @@ from api.live import Live
 from api.live_values import LiveValues
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
+from engine.stores.apps.activations import Activations
 from engine.stores.apps.apps import Apps
 from engine.stores.apps.objects import Objects
 from engine.stores.apps.rights import Rights
 from engine.stores.apps.sessions import Sessions
 from engine.stores.apps.users import Users
 from engine.stores.attribute_store import Attributes
+from engine.stores.firmware import Firmware
 from engine.stores.registry import Registry
 from engine.stores.timeseries import Timeseries
 
@@ -48,6 +50,8 @@ class Parts:
     sessions: Sessions
     rights: Rights
     objects: Objects
+    activations: Activations
+    firmware: Firmware
     passwords: Passwords
     throttle: LoginThrottle
     mail: Mail

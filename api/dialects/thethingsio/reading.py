@@ -22,7 +22,9 @@ class Wanted(NamedTuple):
     start_ms: int
     end_ms: int
 
-    async def read(self, store: Timeseries, tenant: str, things: Sequence[str], keys: Sequence[str]) -> list[Point]:
+    async def read(
+        self, store: Timeseries, tenant: str, things: Sequence[str], keys: Sequence[str] | None
+    ) -> list[Point]:
         """The points, by thing, then key, the newest first; in one query."""
         if not things or self.start_ms >= self.end_ms:
             return []

@@ -49,7 +49,8 @@ def _value(given: Any, i: int, key: str) -> Value:
     named = given.get("key", key)
     if key and named != key:
         raise BadInput(f"the key must be {key!r}, as in the path", f"/values/{i}/key")
-    if not key and (fault := resource_fault(named)):
+    magic = isinstance(named, str) and named.startswith("$")
+    if not key and not magic and (fault := resource_fault(named)):
         raise BadInput(fault, f"/values/{i}/key")
     if reason := problem(given["value"]):
         raise BadInput(reason, f"/values/{i}/value")

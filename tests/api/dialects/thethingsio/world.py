@@ -17,6 +17,7 @@ from api.live_values import LiveValues
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
 from engine.node import Product
+from engine.stores.apps.activations import Activations
 from engine.stores.apps.apps import App, Apps
 from engine.stores.apps.objects import Objects
 from engine.stores.apps.rights import Rights
@@ -92,7 +93,8 @@ async def world(redis_url: str, settings: Settings | None = None) -> AsyncIterat
             redis=stack.redis, auth=stack.auth, registry=stack.registry, intake=stack.intake, store=stack.store,
             attributes=stack.attributes, live=stack.live, live_values=live_values, apps=apps,
             users=Users(stack.redis), sessions=Sessions(stack.redis), rights=Rights(stack.redis),
-            objects=Objects(stack.redis), passwords=passwords, throttle=LoginThrottle(stack.redis, "app-users"), mail=mail,
+            objects=Objects(stack.redis), activations=Activations(stack.redis), firmware=stack.firmware,
+            passwords=passwords, throttle=LoginThrottle(stack.redis, "app-users"), mail=mail,
             settings=settings or Settings(require_tls=False),
         )  # fmt: skip
         http = ThethingsIoHttp(parts, Subscriptions(live_values))
