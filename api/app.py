@@ -136,6 +136,7 @@ async def run_api(
     from api.dialects.cloudthing.mqtt import CloudThingMqtt
     from api.dialects.cloudthing.service import CloudThing
     from api.dialects.thingsboard.http import ThingsBoardHttp
+    from api.dialects.thingsboard.http_claims import UserClaims
     from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
     from api.dialects.thingsboard.operator_access import Access
     from api.dialects.thingsboard.operators import OperatorHttp
@@ -168,6 +169,7 @@ async def run_api(
     from engine.stores.alarm_store import AlarmStore
     from engine.stores.answers import Answers
     from engine.stores.attribute_store import Attributes
+    from engine.stores.claims import Claims
     from engine.stores.commands import Commands
     from engine.stores.firmware import Firmware
     from engine.stores.people import People
@@ -205,8 +207,9 @@ async def run_api(
             answers=Answers(side, partitions), firmware=firmware,
         )  # fmt: skip
         tb_parts = ThingsBoardParts(
-            auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live
-        )
+            auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live,
+            registry=registry, claims=Claims(client),
+        )  # fmt: skip
         tail = TailHub(url, client)
         flow = create_app(
             FlowParts(
@@ -222,7 +225,7 @@ async def run_api(
         thingsboard = ThingsBoardHttp(tb_parts)
         tokens = Tokens(await signing_key(client, "operators"))
         access = Access(people, tokens, auth, client)
-        operators = OperatorHttp(access, accounts, tokens, registry)
+        operators = OperatorHttp(access, accounts, tokens, registry, UserClaims(tb_parts, access.caller).routes)
         ct_mqtt, tb_mqtt = CloudThingMqtt(cloudthing), ThingsBoardMqtt(tb_parts)
         stack.push_async_callback(thingsboard.stop)
         stack.push_async_callback(tb_mqtt.stop)

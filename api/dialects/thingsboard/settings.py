@@ -34,5 +34,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_poll_s: float = 300.0
     rpc_s: float = 60.0
     """How long an MQTT device waits for the answer to its call (`TB-S22`)."""
+    claim_by_default: bool = True
+    """Whether every device may open a window for claiming; else those whose server attribute `claimingAllowed` is true
+    (`TB-S25`)."""
+    claim_ms: int = 86_400_000
+    """How long such a window is open where the device does not say."""
     sync_s: float = 30.0
     """How long `?sync=true` waits for the chain (`G-20`)."""
