@@ -30,14 +30,15 @@ _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"} | {c: 
 _LITERALS: Final = {"true": True, "false": False, "null": None}
 
 
-def decode_lenient(body: bytes, *, max_depth: int = MAX_DEPTH, long_as_text: bool = True) -> Any:
+def decode_lenient(body: bytes, *, max_depth: int = MAX_DEPTH, long_as_text: bool = True, checked: bool = True) -> Any:
     """The value that `body` holds, read as JSON and, where that fails, with ThingsBoard's leniency (TB-12, TB-S7).
 
     Taken besides JSON: names and text without quotes or in single quotes, comments (`//`, `#`, `/* */`), `=` and `=>`
     for `:`, `;` for `,`, a byte order mark. An unquoted word is a number, true, false, null or else text. Nothing may
     follow the value. Numbers are typed as in TB-S6: with a dot and no exponent a float; whatever is integral an int
     (`1e3` is 1000); integers beyond 64 bits and decimals of a scale above 16 become text, or are refused when
-    `long_as_text` is off. Everything returned passed `check_value`. More than a megabyte must be strict JSON.
+    `long_as_text` is off. Everything returned passed `check_value`, unless `checked` is off: then the caller does that,
+    part by part. More than a megabyte must be strict JSON.
 
     Raises BadInput, with line and column (from 1) where the text cannot be read and a JSON pointer where a value cannot
     be taken. Takes time in proportion to the length of `body`.
@@ -55,7 +56,8 @@ def decode_lenient(body: bytes, *, max_depth: int = MAX_DEPTH, long_as_text: boo
     except UnicodeDecodeError as error:
         raise BadInput(f"not UTF-8 at byte {error.start}: {error.reason}") from None
     value = _Reader(text, max_depth, long_as_text).document()
-    check_value(value, max_depth=max_depth)
+    if checked:
+        check_value(value, max_depth=max_depth)
     return value
 
 
