@@ -77,8 +77,8 @@ class MemoryStore:
 class PlainLogin:
     """May publish and subscribe under `dev/`; topic `dev/drop` is dropped, `dev/echo` is answered without storing.
 
-    `dev/first` takes a wait: the next of `firsts` says how it ends, an error, an event to wait for, or a `Drop` of which
-    the message is the rest. `dev/part` is such a rest at once.
+    `dev/first` takes a wait: the next of `firsts` says how it ends, an error, an event to wait for, or what part of it
+    is refused. `dev/part` is refused in part at once.
     """
 
     scope: str
