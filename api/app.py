@@ -152,6 +152,7 @@ async def run_api(
     from api.live import Live
     from api.login_throttle import LoginThrottle
     from api.passwords import Passwords
+    from api.server_messages import ServerMessages
     from api.signing import signing_key
     from api.transports import http_chunks
     from api.transports.http import Asgi, Front
@@ -219,7 +220,7 @@ async def run_api(
                 alarms=AlarmStore(side, partitions), store=store, tail=tail, firmware=firmware,
                 accounts=accounts,
                 tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),
-                stamp=intake.stamp, checks={"door": lambda: ingress.closed_reason},
+                messages=ServerMessages(ingress, intake.stamp), checks={"door": lambda: ingress.closed_reason},
             )
         )  # fmt: skip
         thingsboard = ThingsBoardHttp(tb_parts)
