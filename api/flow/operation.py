@@ -11,11 +11,11 @@ from redis.asyncio import Redis
 
 from api.accounts import Accounts
 from api.flow.tailing import TailHub
+from api.server_messages import ServerMessages
 from chains.model import Catalogue
 from chains.repository import ChainRepository
 from engine.deadletters import DeadLetters
 from engine.ingress import Ingress
-from engine.message import now_ms
 from engine.replies import Replies
 from engine.stores.alarm_store import AlarmStore
 from engine.stores.attribute_store import Attributes
@@ -50,10 +50,9 @@ class Parts:
     tail: TailHub
     firmware: Firmware
     accounts: Accounts
+    messages: ServerMessages
     tokens: frozenset[str]
     """SHA-256 of the operator tokens that are accepted, in hex (`token_digest`)."""
-    stamp: Callable[[str], int] = lambda device: now_ms()
-    """Server time of a device's next message, in milliseconds."""
     checks: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     """More conditions of readiness by name: each gives its reason, or nothing when all is well."""
 

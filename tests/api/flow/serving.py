@@ -16,6 +16,7 @@ from api.flow.operation import Parts, token_digest
 from api.flow.tailing import TailHub
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
+from api.server_messages import ServerMessages
 from engine.stores.alarm_store import AlarmStore
 from engine.stores.people import People
 from nodes.catalogue import Catalogue
@@ -42,7 +43,7 @@ class FlowStack(Stack):
             registry=self.registry, repository=self.chains, catalogue=Catalogue(), commands=self.commands,
             dead_letters=self.dead, attributes=self.attributes, alarms=AlarmStore(self.wire, PARTITIONS),
             store=self.store, tail=tail, firmware=self.firmware, tokens=frozenset({token_digest(TOKEN)}),
-            stamp=self.intake.stamp,
+            messages=ServerMessages(self.ingress, self.intake.stamp),
             accounts=Accounts(People(self.redis), passwords, LoginThrottle(self.redis, "person")),
         )  # fmt: skip
         self._exit.push_async_callback(tail.stop)
