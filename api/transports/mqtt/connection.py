@@ -94,9 +94,11 @@ class Connection(asyncio.Protocol):
     def leaves(self, packet: Disconnect) -> None:
         """The client goes; what it says last is how, and how long its session is to stay."""
         expiry_s = stated(packet.properties).session_expiry_s
-        if expiry_s is not None and not self._host.keep(self, expiry_s):
+        if expiry_s and not self._terms.expiry_s:
             self.close(CloseReason.PROTOCOL, "DISCONNECT with a session expiry after a CONNECT without")
             return
+        if expiry_s is not None:
+            self._host.keep(self, expiry_s)
         if packet.reason != Reason.DISCONNECT_WITH_WILL:
             self._will = None
         if packet.reason > Reason.DISCONNECT_WITH_WILL:
