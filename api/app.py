@@ -138,6 +138,7 @@ async def run_api(
     from api.dialects.thingsboard.http import ThingsBoardHttp
     from api.dialects.thingsboard.http_claims import UserClaims
     from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
+    from api.dialects.thingsboard.mqtt_provision import ProvisioningMqtt, asks
     from api.dialects.thingsboard.operator_access import Access
     from api.dialects.thingsboard.operators import OperatorHttp
     from api.dialects.thingsboard.parts import Parts as ThingsBoardParts
@@ -228,12 +229,15 @@ async def run_api(
         access = Access(people, tokens, auth, client)
         operators = OperatorHttp(access, accounts, tokens, registry, UserClaims(tb_parts, access.caller).routes)
         ct_mqtt, tb_mqtt = CloudThingMqtt(cloudthing), ThingsBoardMqtt(tb_parts)
+        provisioning_mqtt = ProvisioningMqtt(tb_parts)
         stack.push_async_callback(thingsboard.stop)
         stack.push_async_callback(tb_mqtt.stop)
 
         def dialects(connect: Connect, peer: Peer) -> Sequence[MqttDialect]:
             """Who a CONNECT may belong to, likeliest first (G-9)."""
-            return (ct_mqtt, tb_mqtt) if ":" in (connect.username or "") else (tb_mqtt,)
+            if ":" in (connect.username or ""):
+                return ct_mqtt, tb_mqtt
+            return (provisioning_mqtt,) if asks(connect) else (tb_mqtt,)
 
         def context(name: str) -> Context:
             return Context(name, registry=registry, auth=auth, intake=intake, client=client)

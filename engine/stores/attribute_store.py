@@ -46,6 +46,11 @@ class Attributes:
             todo.append(("PUBLISH", BUS, encode(("attributes", tenant, device, dict(values)))))
         await self._execute(todo)
 
+    async def add(self, tenant: str, device: str, scope: Scope, key: str, value: Any) -> bool:
+        """Set an attribute that is not there, and not shared; False if it is. Of two at once, one succeeds."""
+        field, blob = attributes.field(scope, key), attributes.encode(value, now_ms())
+        return bool((await self._execute([("HSETNX", self._key(tenant, device), field, blob)]))[0])
+
     async def delete(self, tenant: str, device: str, scope: Scope, keys: Sequence[str]) -> int:
         """Remove attributes; how many of them there were."""
         if not keys:

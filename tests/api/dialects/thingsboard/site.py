@@ -8,6 +8,7 @@ import httpx
 
 from api.dialects.thingsboard.http import ThingsBoardHttp
 from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
+from api.dialects.thingsboard.mqtt_provision import ProvisioningMqtt
 from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.settings import Settings
 from api.transports.http import Surface
@@ -47,7 +48,7 @@ class Site(Stack):
         self.serve(surface, *self.more_surfaces())
         self.address = await self.listen(server=self.server)
         self.http = await self.client(self.address)
-        self.mqtt_port = await self.mqtt(mqtt)
+        self.mqtt_port = await self.mqtt(ProvisioningMqtt(parts), mqtt)
         return self
 
     def more_surfaces(self) -> list[Surface]:
