@@ -30,15 +30,14 @@ _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"} | {c: 
 _LITERALS: Final = {"true": True, "false": False, "null": None}
 
 
-def decode_lenient(body: bytes, *, max_depth: int = MAX_DEPTH, long_as_text: bool = True, checked: bool = True) -> Any:
+def decode_lenient(body: bytes, *, max_depth: int = MAX_DEPTH, long_as_text: bool = True) -> Any:
     """The value that `body` holds, read as JSON and, where that fails, with ThingsBoard's leniency (TB-12, TB-S7).
 
     Taken besides JSON: names and text without quotes or in single quotes, comments (`//`, `#`, `/* */`), `=` and `=>`
     for `:`, `;` for `,`, a byte order mark. An unquoted word is a number, true, false, null or else text. Nothing may
     follow the value. Numbers are typed as in TB-S6: with a dot and no exponent a float; whatever is integral an int
     (`1e3` is 1000); integers beyond 64 bits and decimals of a scale above 16 become text, or are refused when
-    `long_as_text` is off. Everything returned passed `check_value`, unless `checked` is off: then the caller does that,
-    part by part. More than a megabyte must be strict JSON.
+    `long_as_text` is off. Everything returned passed `check_value`. More than a megabyte must be strict JSON.
 
     Raises BadInput, with line and column (from 1) where the text cannot be read and a JSON pointer where a value cannot
     be taken. Takes time in proportion to the length of `body`.
@@ -51,14 +50,47 @@ def decode_lenient(body: bytes, *, max_depth: int = MAX_DEPTH, long_as_text: boo
         # Not strict JSON, or a number that only its text tells: the exact reader decides.
         if len(body) > MAX_LENIENT_BYTES:
             raise BadInput(f"not strict JSON ({error}), and too long for any other") from None
+    value = _read(body, max_depth, long_as_text)
+    check_value(value, max_depth=max_depth)
+    return value
+
+
+def decode_members(body: bytes, *, long_as_text: bool = True) -> dict[str, Any]:
+    """The members of an object, each read by itself as `decode_lenient` reads: one that is wrong spoils no other.
+
+    In the place of a member that cannot be taken stands the BadInput that says why. Names are not checked. Raises
+    BadInput for what is no object, or not JSON even with leniency.
+    """
+    members: dict[str, Any] = {}
+    try:
+        for name, raw in _raw_members.decode(body).items():
+            try:
+                members[name] = decode_lenient(bytes(raw), long_as_text=long_as_text)
+            except BadInput as error:
+                members[name] = error
+        return members
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if len(body) > MAX_LENIENT_BYTES:
+            raise BadInput(f"not a strict JSON object ({error}), and too long for any other") from None
+    value = _read(body, MAX_DEPTH, long_as_text)
+    if type(value) is not dict:
+        raise BadInput("an object is expected")
+    for name, member in value.items():
+        try:
+            check_value(member)
+            members[name] = member
+        except BadInput as error:
+            members[name] = error
+    return members
+
+
+def _read(body: bytes, max_depth: int, long_as_text: bool) -> Any:
+    """The value by the exact reader, not checked."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise BadInput(f"not UTF-8 at byte {error.start}: {error.reason}") from None
-    value = _Reader(text, max_depth, long_as_text).document()
-    if checked:
-        check_value(value, max_depth=max_depth)
-    return value
+    return _Reader(text, max_depth, long_as_text).document()
 
 
 def tb_cast(value: Any) -> Any:
@@ -116,6 +148,7 @@ def _typed_short(text: str) -> Any:
 
 _strict: Final = msgspec.json.Decoder(float_hook=typed_number)
 _strict_short: Final = msgspec.json.Decoder(float_hook=_typed_short)
+_raw_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _Reader:
