@@ -20,7 +20,7 @@ import redis.asyncio as redis
 from engine.errors import BadInput, Conflict, NotFound
 from engine.message import now_ms
 from engine.node import Product
-from engine.stores import handouts, links
+from engine.stores import handouts, links, rollouts
 from engine.stores.register import CHANNEL as CHANNEL
 from engine.stores.register import SEQUENCE as SEQUENCE
 from engine.stores.register import Line, Name, Record, Register, undisturbed
@@ -255,6 +255,7 @@ class Registry:
         lines.append(("SET", f"{P}device:{device.id}", msgspec.json.encode(device)))
         lines += [("HSET", name.key, name.field, device.id) for name in names]
         lines += _among_children("SADD", device)
+        lines += rollouts.due_when_moved(device.id, device.product, known.product if known else "")
         lines += extra
         await self._change_device(device.id, blob, lines, names)
         return device
@@ -381,6 +382,7 @@ class Registry:
                     ("DEL", f"{P}device:{device.id}", f"{P}children:{device.id}"),
                     ("HDEL", handouts.HANDOUTS, device.id),
                     ("SREM", UNANNOUNCED, device.id),
+                    *rollouts.gone(device.id),
                 ],
             )
             return device
