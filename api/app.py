@@ -140,10 +140,12 @@ async def run_api(
     from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
     from api.dialects.thingsboard.mqtt_provision import ProvisioningMqtt, asks
     from api.dialects.thingsboard.operator_access import Access
+    from api.dialects.thingsboard.operator_rpc import OperatorRpc, call_record
     from api.dialects.thingsboard.operators import OperatorHttp
     from api.dialects.thingsboard.parts import Parts as ThingsBoardParts
     from api.dialects.thingsboard.tokens import Tokens
     from api.doors import DRAIN_S, open_doors
+    from api.due import Due, look_at_calls
     from api.first_start import make_what_is_asked
     from api.flow.app import create_app
     from api.flow.operation import Parts as FlowParts
@@ -174,6 +176,7 @@ async def run_api(
     from engine.stores.claims import Claims
     from engine.stores.commands import Commands
     from engine.stores.firmware import Firmware
+    from engine.stores.kept_calls import KeptCalls
     from engine.stores.people import People
     from engine.stores.sqlite import SqliteTimeseries
     from engine.watch import Progress
@@ -198,7 +201,8 @@ async def run_api(
         ingress = Ingress(hot, partitions, Limits(settings.backlog_entries))
         replies, live, auth = Replies(url), Live(url), DeviceAuth(registry, url)
         intake = Intake(ingress, replies)
-        commands, attributes = Commands(side, partitions), Attributes(side, partitions)
+        kept = KeptCalls(side, partitions, call_record)
+        commands, attributes = Commands(side, partitions, kept), Attributes(side, partitions)
         store = SqliteTimeseries(settings.folder() / "telemetry.db")
         await store.open()
         stack.push_async_callback(store.close)
@@ -227,7 +231,11 @@ async def run_api(
         thingsboard = ThingsBoardHttp(tb_parts)
         tokens = Tokens(await signing_key(client, "operators"))
         access = Access(people, tokens, auth, client)
-        operators = OperatorHttp(access, accounts, tokens, registry, UserClaims(tb_parts, access.caller).routes)
+        operator_rpc = OperatorRpc(access, ServerMessages(ingress, intake.stamp, "tb"), replies, kept)
+        operators = OperatorHttp(
+            access, accounts, tokens, registry,
+            [*UserClaims(tb_parts, access.caller).routes, *operator_rpc.routes],
+        )  # fmt: skip
         ct_mqtt, tb_mqtt = CloudThingMqtt(cloudthing), ThingsBoardMqtt(tb_parts)
         provisioning_mqtt = ProvisioningMqtt(tb_parts)
         stack.push_async_callback(thingsboard.stop)
@@ -254,7 +262,9 @@ async def run_api(
 
         door = Door(side, partitions, ingress, settings.spool_bytes)
         house = Housekeeping(side, partitions, tenant_names)
-        for service in (replies, live, auth, door, ingress, cloudthing, house, MetricPin(side, f"api-{os.getpid()}")):
+        due = Due(client, [lambda: look_at_calls(kept)])
+        pin = MetricPin(side, f"api-{os.getpid()}")
+        for service in (replies, live, auth, door, ingress, cloudthing, house, pin, due):
             await service.start()
             stack.push_async_callback(service.stop)
         brokers = LorawanBrokers(url, client, registry, cloudthing)

@@ -27,6 +27,7 @@ LEASE: Final = _read("lease")
 REDRIVE: Final = _read("redrive")
 TRIM: Final = _read("trim")
 REGISTER: Final = _read("register")
+KEEP_CALL: Final = _read("keep_call")
 
-ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM)
+ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM, KEEP_CALL)
 """What every hot connection loads at its start; the registry's script goes with its own client."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.commit import BUS
+from engine.bus import BUS
 from engine.entries import encode
 from engine.errors import Refused
 from engine.message import now_ms
