@@ -136,12 +136,16 @@ async def run_api(
     from api.dialects.cloudthing.mqtt import CloudThingMqtt
     from api.dialects.cloudthing.service import CloudThing
     from api.dialects.thingsboard.http import ThingsBoardHttp
+    from api.dialects.thingsboard.http_claims import UserClaims
     from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
+    from api.dialects.thingsboard.mqtt_provision import ProvisioningMqtt, asks
     from api.dialects.thingsboard.operator_access import Access
+    from api.dialects.thingsboard.operator_rpc import OperatorRpc, call_record
     from api.dialects.thingsboard.operators import OperatorHttp
     from api.dialects.thingsboard.parts import Parts as ThingsBoardParts
     from api.dialects.thingsboard.tokens import Tokens
     from api.doors import DRAIN_S, open_doors
+    from api.due import Due, look_at_calls
     from api.first_start import make_what_is_asked
     from api.flow.app import create_app
     from api.flow.operation import Parts as FlowParts
@@ -152,6 +156,7 @@ async def run_api(
     from api.live import Live
     from api.login_throttle import LoginThrottle
     from api.passwords import Passwords
+    from api.server_messages import ServerMessages
     from api.signing import signing_key
     from api.transports import http_chunks
     from api.transports.http import Asgi, Front
@@ -169,8 +174,10 @@ async def run_api(
     from engine.stores.alarm_store import AlarmStore
     from engine.stores.answers import Answers
     from engine.stores.attribute_store import Attributes
+    from engine.stores.claims import Claims
     from engine.stores.commands import Commands
     from engine.stores.firmware import Firmware
+    from engine.stores.kept_calls import KeptCalls
     from engine.stores.people import People
     from engine.stores.sqlite import SqliteTimeseries
     from engine.watch import Progress
@@ -195,7 +202,8 @@ async def run_api(
         ingress = Ingress(hot, partitions, Limits(settings.backlog_entries))
         replies, live, auth = Replies(url), Live(url), DeviceAuth(registry, url)
         intake = Intake(ingress, replies)
-        commands, attributes = Commands(side, partitions), Attributes(side, partitions)
+        kept = KeptCalls(side, partitions, call_record)
+        commands, attributes = Commands(side, partitions, kept), Attributes(side, partitions)
         store = SqliteTimeseries(settings.folder() / "telemetry.db")
         await store.open()
         stack.push_async_callback(store.close)
@@ -206,8 +214,9 @@ async def run_api(
             answers=Answers(side, partitions), firmware=firmware,
         )  # fmt: skip
         tb_parts = ThingsBoardParts(
-            auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live
-        )
+            auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live,
+            registry=registry, claims=Claims(client),
+        )  # fmt: skip
         tail, point_tail = TailHub(url, client), PointTail(url, client, registry)
         flow = create_app(
             FlowParts(
@@ -217,20 +226,28 @@ async def run_api(
                 alarms=AlarmStore(side, partitions), store=store, tail=tail, point_tail=point_tail,
                 firmware=firmware, accounts=accounts,
                 tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),
-                stamp=intake.stamp, spool_limit_bytes=settings.spool_bytes, checks={"door": lambda: ingress.closed_reason},
+                messages=ServerMessages(ingress, intake.stamp), spool_limit_bytes=settings.spool_bytes,
+                checks={"door": lambda: ingress.closed_reason},
             )
         )  # fmt: skip
         thingsboard = ThingsBoardHttp(tb_parts)
         tokens = Tokens(await signing_key(client, "operators"))
         access = Access(people, tokens, auth, client)
-        operators = OperatorHttp(access, accounts, tokens, registry)
+        operator_rpc = OperatorRpc(access, ServerMessages(ingress, intake.stamp, "tb"), replies, kept)
+        operators = OperatorHttp(
+            access, accounts, tokens, registry,
+            [*UserClaims(tb_parts, access.caller).routes, *operator_rpc.routes],
+        )  # fmt: skip
         ct_mqtt, tb_mqtt = CloudThingMqtt(cloudthing), ThingsBoardMqtt(tb_parts)
+        provisioning_mqtt = ProvisioningMqtt(tb_parts)
         stack.push_async_callback(thingsboard.stop)
         stack.push_async_callback(tb_mqtt.stop)
 
         def dialects(connect: Connect, peer: Peer) -> Sequence[MqttDialect]:
             """Who a CONNECT may belong to, likeliest first (G-9)."""
-            return (ct_mqtt, tb_mqtt) if ":" in (connect.username or "") else (tb_mqtt,)
+            if ":" in (connect.username or ""):
+                return ct_mqtt, tb_mqtt
+            return (provisioning_mqtt,) if asks(connect) else (tb_mqtt,)
 
         def context(name: str) -> Context:
             return Context(name, registry=registry, auth=auth, intake=intake, client=client)
@@ -247,7 +264,9 @@ async def run_api(
 
         door = Door(side, partitions, ingress, settings.spool_bytes)
         house = Housekeeping(side, partitions, tenant_names)
-        for service in (replies, live, auth, door, ingress, cloudthing, house, MetricPin(side, f"api-{os.getpid()}")):
+        due = Due(client, [lambda: look_at_calls(kept)])
+        pin = MetricPin(side, f"api-{os.getpid()}")
+        for service in (replies, live, auth, door, ingress, cloudthing, house, pin, due):
             await service.start()
             stack.push_async_callback(service.stop)
         brokers = LorawanBrokers(url, client, registry, cloudthing)

@@ -14,6 +14,7 @@ from referencing import Registry as References
 from api.accounts import Accounts
 from api.flow.facets import check_facets
 from api.networks import FACETS
+from api.provision_facet import Provision
 from chains.compiler import check_chain
 from chains.model import pointer
 from chains.repository import DEFAULT_ROOT, ChainRepository
@@ -88,8 +89,9 @@ _PRODUCT_KEYS: Final = ("id", "tenant", "name")
 
 def bootstrap_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of bootstrap files. What the chains in them must be is said by the schema of chains."""
-    (tenant, device, person, *networks), definitions = msgspec.json.schema_components(
-        [TenantEntry, DeviceEntry, PersonEntry, *FACETS.values()], ref_template="#/$defs/{name}"
+    facets = {"provision": Provision, **FACETS}
+    (tenant, device, person, *shapes), definitions = msgspec.json.schema_components(
+        [TenantEntry, DeviceEntry, PersonEntry, *facets.values()], ref_template="#/$defs/{name}"
     )
     text = {"type": "string"}
     product = {
@@ -103,7 +105,8 @@ def bootstrap_schema() -> dict[str, Any]:
             "transform": {"type": "object", "description": "The transform function: `{lang, source}`."},
             "events": {"type": "object", "description": "Functions that answer events: `{event id: {lang, source}}`."},
             "protobuf": {"type": "object", "description": "`{descriptor_set_b64, message}`."},
-            **dict(zip(FACETS, networks, strict=True)),
+            "payload": {"enum": ["json", "custom"], "description": "`custom`: telemetry is bytes for `transform`."},
+            **dict(zip(facets, shapes, strict=True)),
         },
     }
     chain = {

@@ -30,7 +30,7 @@ def device_record(device: Device) -> dict[str, Any]:
         "tenantId": entity("TENANT", tenant_uuid(device.tenant)),
         "customerId": entity("CUSTOMER", device.owner or NOBODY),
         "name": device.name,
-        "type": device.product or "default",
+        "type": device.shown_type,
         "label": None,
         "externalId": device.external_id or None,
         "additionalInfo": {"gateway": device.is_gateway, "enabled": device.enabled},

@@ -90,7 +90,7 @@ class Intake:
             "dialect": dialect,
             "transport": transport,
             "deviceName": device.name,
-            "deviceType": device.product or "default",
+            "deviceType": device.shown_type,
         }
         if metadata:
             about.update(metadata)

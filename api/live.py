@@ -14,7 +14,7 @@ import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from engine.commit import BUS
+from engine.bus import BUS
 from engine.errors import Refused
 from engine.wire import Subscriber
 

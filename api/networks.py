@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from engine.errors import BadInput, Finding
+
+T = TypeVar("T")
 
 Enabled = Annotated[bool, Meta(description="False refuses the network, and keeps the settings.")]
 AutoGenerate = Annotated[bool, Meta(description="Creates a device when an unknown id comes in; else it is refused.")]
@@ -104,11 +106,16 @@ FACETS: Final[Mapping[str, type[Facet]]] = {"sigfox": Sigfox, "ttn": Ttn, "chirp
 
 def facet_of(facets: Mapping[str, Any], name: str) -> Facet | None:
     """A product's facet, None without one; BadInput, its pointer relative to the facets, for one that does not hold."""
+    return converted(facets, name, FACETS[name])
+
+
+def converted(facets: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+    """A facet of that type; the same."""
     given = facets.get(name)
     if given is None:
         return None
     try:
-        return msgspec.convert(given, FACETS[name])
+        return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$")
         pointer = where.rstrip("`").replace(".", "/") if "[" not in where else ""

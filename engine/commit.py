@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from engine.bus import BUS, notice
 from engine.effects import DeadLetter, Effects, Step
 from engine.entries import Item, LaneItem, Parked, encode, pack_points
 from engine.lanes import Lane, backoff_s
@@ -27,8 +28,6 @@ from engine.wire import Argument, call
 
 MAX_ARGUMENTS = 6000
 """Fields (and their values) in one command; Lua's `unpack` takes hardly more."""
-
-BUS = "rm:bus"
 
 MAX_TOLD = 500
 """Messages whose values are told in one publication."""
@@ -179,7 +178,10 @@ def _park(commit: Commit, parked: Parked) -> None:
 
 def _queue(commit: Commit, message: Message, command: Command, parked: str) -> None:
     key = commit.owned.keys.commands(message.originator)
-    queued = Queued(command.name, command.payload, now_ms(), command.expires_ms, command.oneway, parked)
+    queued = Queued(
+        command.name, command.payload, now_ms(), command.expires_ms, command.oneway, parked, call=command.call,
+        notify=message.reply_to if command.oneway else "",
+    )  # fmt: skip
     commit.lines.append(
         ("@command", key, message.tenant, message.originator, encode(queued), command.expires_ms, MAX_A_DEVICE)
     )
@@ -249,9 +251,3 @@ def _tell_end(commit: Commit, position: int, message: Message, effects: Effects,
         commit.after_store.append(end)
     else:
         commit.lines.append(end.line())
-
-
-def notice(reply_to: str, kind: str, data: object, error: str) -> Line:
-    """Tell a waiting caller something: `kind` is "reply" (the answer) or "end" (every copy has ended)."""
-    process, number = reply_to.split("/", 2)[:2]
-    return ("PUBLISH", f"rm:reply:{process}", encode((number, kind, data, error)))

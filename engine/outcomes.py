@@ -56,6 +56,8 @@ class Command(msgspec.Struct, frozen=True, array_like=True):
     payload: Any
     expires_ms: int
     oneway: bool = False
+    call: str = ""
+    """Id of the kept call (stores/kept_calls.py) that follows its way; empty: nobody does."""
 
 
 class Park(msgspec.Struct, frozen=True, array_like=True):

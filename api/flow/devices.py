@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
+from api.device_record import device_record
 from api.flow.operation import BASE, Answer, Call, Operation, Parts
 from engine.errors import Conflict, NotFound
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, MQTT_BASIC, Credential, Device, new_token
 from engine.stores.tenant_data import forget_device
+
+log = logging.getLogger("rulemill.flow")
+
+LAST_WORDS_S: Final = 5.0
+"""How long a deletion waits for the chain to be done with the device."""
 
 Kind = Literal["ACCESS_TOKEN", "MQTT_BASIC", "CT_TOKEN"]
 LENGTHS: Final = {ACCESS_TOKEN: 20, MQTT_BASIC: 20, CT_TOKEN: 32}
@@ -33,6 +41,9 @@ class DeviceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, max_length=255, description="Unique within the tenant.")]
     external_id: Annotated[str, Meta(description="Unique over the server; empty: none.")] = ""
     product: str = ""
+    type: Annotated[
+        str, Meta(max_length=255, description="What chains and apps know as its type; empty: it stays, or the product.")
+    ] = ""
     enabled: bool = True
     parent: str = ""
     is_gateway: bool = False
@@ -50,6 +61,7 @@ class DeviceShown(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     external_id: str
     product: str
+    type: str
     enabled: bool
     created_ms: int
     activated_ms: Annotated[int, Meta(description="When its first message was accepted; 0: none was yet.")]
@@ -126,13 +138,15 @@ async def post_device(parts: Parts, call: Call) -> Answer:
 
 async def _put(parts: Parts, tenant: str, id: str, body: DeviceBody, status: int) -> Answer:
     secrets = None if body.credentials is None else [_filled(each) for each in body.credentials]
+    parts.messages.admit()
     made = await parts.registry.put_device(
         Device(
-            id=id, tenant=tenant, name=body.name, external_id=body.external_id, product=body.product,
+            id=id, tenant=tenant, name=body.name, external_id=body.external_id, product=body.product, type=body.type,
             enabled=body.enabled, parent=body.parent, is_gateway=body.is_gateway, links=body.links,
         ),
         None if secrets is None else [credential_of(each) for each in secrets],
     )  # fmt: skip
+    await parts.messages.entity(made, "CREATED" if status == 201 else "UPDATED")
     headers = {"Location": f"{BASE}/tenants/{tenant}/devices/{made.id}"} if status == 201 else {}
     return Answer(status, shown(made, secrets), headers)
 
@@ -169,13 +183,27 @@ async def rotate_credential(parts: Parts, call: Call) -> Answer:
 async def delete_device(parts: Parts, call: Call) -> Answer:
     """Forget a device and everything it has stored. Repeating it after an error finishes what was begun."""
     device = await find(parts, call)
+    parts.messages.admit()
     if device.enabled:
         # First of all nothing new may come in, or it would be written behind the deletion's back.
         await parts.registry.put_device(replace(device, enabled=False))
+    await _tell_deletion(parts, device)
     await forget_device(parts.wire, parts.partitions, device.tenant, device.id)
     await parts.store.delete_device(device.tenant, device.id)
     await parts.registry.delete_device(device.tenant, device.id)
     return Answer(204)
+
+
+async def _tell_deletion(parts: Parts, device: Device) -> None:
+    """Tell the chain, and wait until it is done with that and so with all that the device had sent before."""
+    event = parts.messages.make(device, "ENTITY_DELETED", device_record(device))
+    with parts.replies.wait() as waiting:
+        await parts.messages.insist(replace(event, reply_to=waiting.to, awaited=True))
+        deadline = time.monotonic() + LAST_WORDS_S
+        while (answer := await waiting.next(max(deadline - time.monotonic(), 0.0))) is not None:
+            if answer.kind == "end":
+                return
+    log.warning("device %s is deleted although its last messages are not run yet", device.id)
 
 
 _ALL: Final = BASE + "/tenants/{tenant}/devices"

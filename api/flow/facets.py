@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.networks import check_networks
+from api.provision_facet import check_provision
 from engine.errors import BadInput, Finding, ScriptError
 from engine.sandbox.script import LANGS, check_script
 from nodes.codecs.formats import proto_codec
@@ -12,7 +13,8 @@ from nodes.codecs.values import pointer_step
 
 
 def check_facets(facets: dict[str, Any]) -> list[Finding]:
-    """Everything wrong with functions, `protobuf` and what networks have; pointers relative to the facets."""
+    """Everything wrong with functions, `protobuf`, `payload`, provisioning and what networks have; pointers relative to
+    the facets."""
     found: list[Finding] = []
     if facets.get("transform") is not None:
         found += _function(facets["transform"], "/transform")
@@ -23,7 +25,16 @@ def check_facets(facets: dict[str, Any]) -> list[Finding]:
             proto_codec(facets["protobuf"])
         except BadInput as error:
             found.append(Finding("/protobuf" + error.pointer, error.reason))
-    return found + check_networks(facets)
+    return found + _payload(facets) + check_provision(facets) + check_networks(facets)
+
+
+def _payload(facets: dict[str, Any]) -> list[Finding]:
+    payload = facets.get("payload")
+    if payload not in (None, "json", "custom"):
+        return [Finding("/payload", "must be `json` or `custom`")]
+    if payload == "custom" and facets.get("transform") is None:
+        return [Finding("/payload", "a custom payload needs the product's function `transform`")]
+    return []
 
 
 def _events(facet: Any) -> list[Finding]:

@@ -12,11 +12,11 @@ from redis.asyncio import Redis
 from api.accounts import Accounts
 from api.flow.point_tailing import PointTail
 from api.flow.tailing import TailHub
+from api.server_messages import ServerMessages
 from chains.model import Catalogue
 from chains.repository import ChainRepository
 from engine.deadletters import DeadLetters
 from engine.ingress import Ingress
-from engine.message import now_ms
 from engine.replies import Replies
 from engine.stores.alarm_store import AlarmStore
 from engine.stores.attribute_store import Attributes
@@ -52,10 +52,9 @@ class Parts:
     point_tail: PointTail
     firmware: Firmware
     accounts: Accounts
+    messages: ServerMessages
     tokens: frozenset[str]
     """SHA-256 of the operator tokens that are accepted, in hex (`token_digest`)."""
-    stamp: Callable[[str], int] = lambda device: now_ms()
-    """Server time of a device's next message, in milliseconds."""
     spool_limit_bytes: int = 0
     """Bytes of points at which the door closes."""
     checks: Mapping[str, Callable[[], str]] = field(default_factory=dict)

@@ -29,6 +29,7 @@ TRIM: Final = _read("trim")
 READ: Final = _read("read")
 OLDEST: Final = _read("oldest")
 REGISTER: Final = _read("register")
+KEEP_CALL: Final = _read("keep_call")
 
-ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM, READ, OLDEST)
+ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM, READ, OLDEST, KEEP_CALL)
 """What every hot connection loads at its start; the registry's script goes with its own client."""

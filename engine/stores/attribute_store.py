@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.commit import BUS
+from engine.bus import BUS
 from engine.entries import encode
 from engine.errors import Refused
 from engine.message import now_ms
@@ -45,6 +45,11 @@ class Attributes:
         if scope == "SHARED":
             todo.append(("PUBLISH", BUS, encode(("attributes", tenant, device, dict(values)))))
         await self._execute(todo)
+
+    async def add(self, tenant: str, device: str, scope: Scope, key: str, value: Any) -> bool:
+        """Set an attribute that is not there, and not shared; False if it is. Of two at once, one succeeds."""
+        field, blob = attributes.field(scope, key), attributes.encode(value, now_ms())
+        return bool((await self._execute([("HSETNX", self._key(tenant, device), field, blob)]))[0])
 
     async def delete(self, tenant: str, device: str, scope: Scope, keys: Sequence[str]) -> int:
         """Remove attributes; how many of them there were."""

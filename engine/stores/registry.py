@@ -20,7 +20,7 @@ import redis.asyncio as redis
 from engine.errors import BadInput, Conflict, NotFound
 from engine.message import now_ms
 from engine.node import Product
-from engine.stores import handouts, links
+from engine.stores import handouts, links, rollouts
 from engine.stores.register import CHANNEL as CHANNEL
 from engine.stores.register import SEQUENCE as SEQUENCE
 from engine.stores.register import Line, Name, Record, Register, undisturbed
@@ -32,6 +32,8 @@ RESERVED_TENANTS: Final = frozenset({"www", "api", "app", "ws", "wss", "m", "mqt
 RESERVED_IDS: Final = frozenset({"devices", "gateway"})
 ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN, THING_TOKEN = "ACCESS_TOKEN", "MQTT_BASIC", "CT_TOKEN", "THING_TOKEN"
 KINDS: Final = (ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN, THING_TOKEN)
+UNANNOUNCED: Final = P + "unannounced"
+"""Set of devices that no chain was told of yet: whoever made one died before."""
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +61,15 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     """Its ids in radio networks, `sigfox` and `lorawan` (the DevEUI): unique within its product."""
     owner: str = ""
     """The user who has claimed it; empty: nobody. Only `set_owner` changes it."""
+    type: str = ""
+    """What its gateway calls it, where that is no product. Kept where a change does not say."""
     credentials: list[str] = []
     """Kinds of credentials it has, each with the digest it is found by: `KIND:hex`."""
+
+    @property
+    def shown_type(self) -> str:
+        """What chains and apps know as the type of the device."""
+        return self.type or self.product or "default"
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,11 +210,17 @@ class Registry:
     # Devices
 
     async def put_device(
-        self, device: Device, credentials: Sequence[Credential] | None = None, *, keep: Sequence[str] = ()
+        self,
+        device: Device,
+        credentials: Sequence[Credential] | None = None,
+        *,
+        keep: Sequence[str] = (),
+        unannounced: bool = False,
     ) -> Device:
         """Create or change a device; with `credentials` given, they replace the ones it has, but those of kinds `keep`.
 
-        An empty id is made up. Conflict for a name, external id or credential that another device has.
+        An empty id is made up. Conflict for a name, external id or credential that another device has. `unannounced`:
+        note that no chain was told of it yet.
         """
         await self.tenant(device.tenant)
         device = msgspec.structs.replace(
@@ -213,10 +228,16 @@ class Registry:
         )
         product = await self.product(device.tenant, device.product) if device.product else None
         hands_out = handouts.hands_out(product)
-        return await undisturbed(lambda: self._put_device(device, credentials, keep, hands_out))
+        extra = [("SADD", UNANNOUNCED, device.id)] if unannounced else []
+        return await undisturbed(lambda: self._put_device(device, credentials, keep, hands_out, extra))
 
     async def _put_device(
-        self, device: Device, credentials: Sequence[Credential] | None, keep: Sequence[str], hands_out: bool
+        self,
+        device: Device,
+        credentials: Sequence[Credential] | None,
+        keep: Sequence[str],
+        hands_out: bool,
+        extra: Sequence[Line],
     ) -> Device:
         blob, known = await self._read_device(device.id)
         _check(device, known)
@@ -228,6 +249,7 @@ class Registry:
         device = msgspec.structs.replace(
             device, credentials=prints, created_ms=known.created_ms if known else now_ms(),
             activated_ms=known.activated_ms if known else 0, owner=known.owner if known else "",
+            type=device.type or (known.type if known else ""),
         )  # fmt: skip
         names = _names(device)
         lines = [] if known is None else _unlist(known)
@@ -237,6 +259,9 @@ class Registry:
             lines.append(("HDEL", handouts.HANDOUTS, device.id))
         lines.append(("SET", f"{P}device:{device.id}", msgspec.json.encode(device)))
         lines += [("HSET", name.key, name.field, device.id) for name in names]
+        lines += _among_children("SADD", device)
+        lines += rollouts.due_when_moved(device.id, device.product, known.product if known else "")
+        lines += extra
         await self._change_device(device.id, blob, lines, names)
         return device
 
@@ -290,6 +315,16 @@ class Registry:
         id = await self._client.hget(P + "external", external_id)
         return None if id is None else await self.find_device(_text(id))
 
+    async def find_names(self, tenant: str, names: Sequence[str]) -> dict[str, Device]:
+        """Those of the names that are devices of the tenant."""
+        if not names:
+            return {}
+        ids = await self._client.hmget(f"{P}names:{tenant}", list(names))
+        known = [_text(id) for id in ids if id is not None]
+        blobs = await self._client.mget([f"{P}device:{id}" for id in known]) if known else []
+        found = [_device(blob) for blob in blobs if blob]
+        return {device.name: device for device in found if device.tenant == tenant}
+
     async def find_link(self, product: str, network: str, id: str) -> Device | None:
         """The device of a product that has this id, normalized, in a radio network."""
         found = await self._client.hget(P + "links", links.field(product, network, id))
@@ -324,6 +359,36 @@ class Registry:
 
         return await undisturbed(give)
 
+    async def set_parent(self, tenant: str, id: str, parent: str) -> Device:
+        """Put a device under a gateway; raises NotFound."""
+
+        async def move() -> Device:
+            blob, known = await self._read_device(id)
+            if known is None or known.tenant != tenant:
+                raise NotFound("device", id)
+            made = msgspec.structs.replace(known, parent=parent)
+            lines = [*_among_children("SREM", known), *_among_children("SADD", made)]
+            lines.append(("SET", f"{P}device:{id}", msgspec.json.encode(made)))
+            await self._change_device(id, blob, lines)
+            return made
+
+        return await undisturbed(move)
+
+    async def count_children(self, gateway: str) -> int:
+        """How many devices are under a gateway."""
+        return int(await self._client.scard(f"{P}children:{gateway}"))
+
+    async def unannounced(self, ids: Sequence[str]) -> set[str]:
+        """Those of the devices that no chain was told of yet."""
+        if not ids:
+            return set()
+        flags = await self._client.smismember(UNANNOUNCED, list(ids))
+        return {id for id, flag in zip(ids, flags, strict=True) if flag}
+
+    async def announced(self, ids: Sequence[str]) -> None:
+        """Note that it is durable what a chain is told of new devices."""
+        await self._client.srem(UNANNOUNCED, *ids)
+
     async def delete_device(self, tenant: str, id: str) -> Device:
         """Forget a device and its credentials; NotFound. What it has stored elsewhere is the caller's to delete."""
 
@@ -334,7 +399,13 @@ class Registry:
             await self._change_device(
                 device.id,
                 blob,
-                [*_unlist(device), ("DEL", f"{P}device:{device.id}"), ("HDEL", handouts.HANDOUTS, device.id)],
+                [
+                    *_unlist(device),
+                    ("DEL", f"{P}device:{device.id}", f"{P}children:{device.id}"),
+                    ("HDEL", handouts.HANDOUTS, device.id),
+                    ("SREM", UNANNOUNCED, device.id),
+                    *rollouts.gone(device.id),
+                ],
             )
             return device
 
@@ -399,7 +470,11 @@ def _names(device: Device) -> list[Name]:
 
 
 def _unlist(device: Device) -> list[Line]:
-    return [("HDEL", name.key, name.field) for name in _names(device)]
+    return [("HDEL", name.key, name.field) for name in _names(device)] + _among_children("SREM", device)
+
+
+def _among_children(command: str, device: Device) -> list[Line]:
+    return [(command, f"{P}children:{device.parent}", device.id)] if device.parent else []
 
 
 def _check(device: Device, known: Device | None) -> None:
@@ -407,8 +482,7 @@ def _check(device: Device, known: Device | None) -> None:
         raise Conflict(f"device {device.id!r} exists already")
     if not re.fullmatch(r"[A-Za-z0-9_\-]{1,64}", device.id):
         raise BadInput("a device's id has 1 to 64 letters, digits, _ -", "/id")
-    if not 1 <= len(device.name) <= 255 or any(ord(c) < 32 for c in device.name):
-        raise BadInput("a device's name has 1 to 255 characters, none of them a control character", "/name")
+    check_name(device.name)
     if device.links and not device.product:
         raise BadInput("links are ids among the devices of a product, and the device has none", "/links")
     external = device.external_id
@@ -416,6 +490,12 @@ def _check(device: Device, known: Device | None) -> None:
         raise BadInput(
             "an external id has 1 to 64 letters, digits, _ . -, and is not `devices` or `gateway`", "/external_id"
         )
+
+
+def check_name(name: str) -> None:
+    """Raises BadInput for what no device can be called."""
+    if not 1 <= len(name) <= 255 or any(ord(c) < 32 for c in name):
+        raise BadInput("a device's name has 1 to 255 characters, none of them a control character", "/name")
 
 
 def new_token(characters: int = 32) -> str:

@@ -14,7 +14,7 @@ STATE_TABLES: Final = (attributes.TABLE, alarms.TABLE, "node")
 
 
 async def forget_device(wire: Wire, partitions: int, tenant: str, device: str) -> None:
-    """Delete a device's attributes, alarms, node state, commands and kept answers. May be called again.
+    """Delete a device's attributes, alarms, node state, commands, kept answers and kept calls. May be called again.
 
     Messages of the device that are still under way may write after this; so disable the device first. Points are the
     telemetry store's.
@@ -27,12 +27,16 @@ async def forget_device(wire: Wire, partitions: int, tenant: str, device: str) -
     fields = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
     listed = [alarms.member(device, alarm.type, alarm.id) for alarm in alarms.visible(fields)]
     index = keys.index(alarms.INDEX, tenant)
+    calls = (await wire.execute([("HKEYS", keys.calls(device))]))[0]
+    if failed(calls):
+        raise RedisConnectionError(str(calls))
     replies = await wire.execute(
         [
             *[("ZREM", index, *listed[i : i + 1000]) for i in range(0, len(listed), 1000)],
+            *([("HDEL", keys.calls_where, *calls), ("ZREM", keys.calls_due, *calls)] if calls else []),
             (
                 "UNLINK", *[keys.state(name, device) for name in STATE_TABLES],
-                keys.commands(device), keys.answers(device),
+                keys.commands(device), keys.answers(device), keys.calls(device),
             ),
             ("HDEL", keys.command_ids, device),
         ]

@@ -39,6 +39,7 @@ from engine.partitions import all_keys
 from engine.replies import Replies
 from engine.stores.answers import Answers
 from engine.stores.attribute_store import Attributes
+from engine.stores.claims import Claims
 from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
 from engine.stores.memory import MemoryTimeseries
@@ -71,6 +72,7 @@ class Stack:
         self.attributes = Attributes(self.wire, PARTITIONS)
         self.answers = Answers(self.wire, PARTITIONS)
         self.firmware = Firmware(self.redis)
+        self.claims = Claims(self.redis)
         self.dead = DeadLetters(self.wire, PARTITIONS)
         self.store = MemoryTimeseries()
         self.chains = ChainRepository(self.redis, Catalogue())

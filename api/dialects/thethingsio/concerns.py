@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from api.dialects.thethingsio.parts import Parts
-from engine.commit import BUS
+from engine.bus import BUS
 from engine.entries import encode
 from engine.stores.apps.apps import App
 

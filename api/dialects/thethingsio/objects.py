@@ -15,7 +15,7 @@ from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.streams import Streams
 from api.transports.http import Feed, Request, Response, Route
 from api.transports.http_exchange import HttpError
-from engine.commit import BUS
+from engine.bus import BUS
 from engine.entries import encode
 from engine.errors import BadInput, Conflict, NotFound
 from engine.stores.apps.objects import MOST_OBJECT_BYTES, SHARED, Place, path_of, private

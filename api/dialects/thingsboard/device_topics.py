@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from api.dialects.thingsboard import uplinks
+from api.dialects.thingsboard import mqtt_claims, uplinks
 from api.dialects.thingsboard.topics import LONG, Down, Handler, Topics
 
 _PUBLISH: Final[dict[str, Handler]] = {
@@ -21,6 +21,7 @@ _PUBLISH: Final[dict[str, Handler]] = {
     "v2/r/res/+": uplinks.command_answer,
     LONG + "rpc/request/+": partial(uplinks.call, answer=LONG + "rpc/response/"),
     "v2/r/req/+": partial(uplinks.call, answer="v2/r/res/"),
+    LONG + "claim": mqtt_claims.claim,
 }
 
 _SUBSCRIBE: Final = {

@@ -84,10 +84,12 @@ class Listening:
     def __init__(self) -> None:
         self._end: Callable[[], None] | None = None
 
-    def keep(self, wanted: bool, begin: Callable[[], Callable[[], None]]) -> None:
-        """Begin or end it, where it is not as wanted."""
+    def keep(self, wanted: bool, begin: Callable[[], Callable[[], None]]) -> bool:
+        """Begin or end it, where it is not as wanted; whether it began."""
         if wanted and self._end is None:
             self._end = begin()
-        elif not wanted and self._end is not None:
+            return True
+        if not wanted and self._end is not None:
             self._end()
             self._end = None
+        return False

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from api.dialects.thingsboard.errors import error_response
 from api.dialects.thingsboard.http_calls import CallRoutes
+from api.dialects.thingsboard.http_claims import ClaimRoute
 from api.dialects.thingsboard.http_data import DataRoutes
+from api.dialects.thingsboard.http_provision import ProvisionRoute
 from api.dialects.thingsboard.longpoll import Polls
 from api.dialects.thingsboard.parts import Parts
 from api.transports.http import Header, Request, Response, Route
@@ -20,7 +22,9 @@ class ThingsBoardHttp:
 
     def __init__(self, parts: Parts, more: Sequence[Route] = ()) -> None:
         self._polls = Polls(parts.live, parts.auth, parts.commands, parts.attributes)
-        groups = (DataRoutes(parts, self._polls), CallRoutes(parts, self._polls))
+        groups = (
+            DataRoutes(parts, self._polls), CallRoutes(parts, self._polls), ClaimRoute(parts), ProvisionRoute(parts),
+        )  # fmt: skip
         self.routes: Sequence[Route] = (*(route for group in groups for route in group.routes), *more)
 
     async def stop(self) -> None:

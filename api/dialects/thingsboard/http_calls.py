@@ -54,7 +54,7 @@ class CallRoutes:
         device = await device_of(self._parts.auth, params)
         wait_s = self._wait_s(request)
         call = self._payloads.call(await request.body(MAX_RPC_BYTES))
-        own = own_answer(call)
+        own = own_answer(call, device)
         if own is not None:
             return as_json(own)
         if wait_s <= 0:

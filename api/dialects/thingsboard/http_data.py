@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 from api.dialects.thingsboard.longpoll import Deleted, Polls
 from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.payload import Payloads, attributes_message, keys_of, telemetry_messages, visible
-from api.dialects.thingsboard.requests import OK, TIMED_OUT, TRANSPORT, as_json, device_of, timeout_s
-from api.dialects.thingsboard.settings import MAX_BODY_BYTES
+from api.dialects.thingsboard.requests import OK, TIMED_OUT, TRANSPORT, as_json, decoded, device_of, timeout_s
 from api.transports.http import HttpError, Request, Response, Route
 from engine.message import Message
-
-T = TypeVar("T")
-
-LARGE_BYTES: Final = 262_144
-"""Longer bodies are read in a thread: they take milliseconds."""
 
 DELETED: Final = Response(403, b"Device was deleted!", ((b"content-type", b"text/plain"),))
 """To a poll whose device was deleted while it waited (`TB-S18`)."""
@@ -39,12 +32,12 @@ class DataRoutes:
 
     async def _post_telemetry(self, request: Request, params: dict[str, str]) -> Response:
         device = await device_of(self._parts.auth, params)
-        readings = await _read(self._payloads.telemetry, await request.body(MAX_BODY_BYTES))
+        readings = await decoded(request, self._payloads.telemetry)
         return await self._store(request, telemetry_messages(self._parts.intake, device, readings, TRANSPORT))
 
     async def _post_attributes(self, request: Request, params: dict[str, str]) -> Response:
         device = await device_of(self._parts.auth, params)
-        values = await _read(self._payloads.attributes, await request.body(MAX_BODY_BYTES))
+        values = await decoded(request, self._payloads.attributes)
         messages = [attributes_message(self._parts.intake, device, values, TRANSPORT)] if values else []
         return await self._store(request, messages)
 
@@ -73,7 +66,3 @@ class DataRoutes:
         if update is None:
             return TIMED_OUT
         return as_json({"client": update} if self._settings.attribute_update_format == "seed" else update)
-
-
-async def _read(read: Callable[[bytes], T], body: bytes) -> T:
-    return read(body) if len(body) <= LARGE_BYTES else await asyncio.to_thread(read, body)

@@ -35,7 +35,7 @@ class ThingsBoardMqtt:
         self._ends = []
         await self._missed.stop()
         await self._revoked.stop()
-        await self._shared.deliveries.stop()
+        await self._shared.stop()
 
     async def login(self, connect: Connect, peer: Peer) -> DeviceLogin | Refusal:
         """Log a device in (`TB-X1`); code 5 for a wrong token, as the vendor's server has it (`G-10`)."""
@@ -55,11 +55,17 @@ class ThingsBoardMqtt:
     # Changes
 
     def _changed(self, device_id: str) -> None:
-        if not device_id:
+        carried = self._shared.carried
+        if device_id:
+            if device_id in self._sessions:
+                self._doubt(device_id)
+            gateways = carried.get(device_id, set())
+        else:
             self._doubtful.update(self._sessions)
             self._revoked.ask()
-        elif device_id in self._sessions:
-            self._doubt(device_id)
+            gateways = {each for gateways in carried.values() for each in gateways}
+        for gateway in gateways:
+            gateway.doubt(device_id)
 
     def _doubt(self, device_id: str) -> None:
         self._doubtful.add(device_id)

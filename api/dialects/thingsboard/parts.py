@@ -10,7 +10,9 @@ from api.intake import Intake
 from api.live import Live
 from engine.replies import Replies
 from engine.stores.attribute_store import Attributes
+from engine.stores.claims import Claims
 from engine.stores.commands import Commands
+from engine.stores.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,4 +25,6 @@ class Parts:
     commands: Commands
     attributes: Attributes
     live: Live
+    registry: Registry
+    claims: Claims
     settings: Settings = field(default_factory=Settings)

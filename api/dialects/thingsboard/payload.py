@@ -11,7 +11,7 @@ from engine.errors import BadInput
 from engine.message import Message
 from engine.stores.registry import Device
 from engine.stores.values import MAX_TS_MS
-from nodes.codecs.lenient_json import decode_lenient, tb_cast
+from nodes.codecs.lenient_json import decode_lenient, decode_members, tb_cast
 
 Reading = tuple[int | None, dict[str, Any]]
 """Values of one instant; None is the server's time."""
@@ -36,28 +36,50 @@ class Payloads:
         if type(value) is dict:
             ts_ms, values = self._reading(value, "")
             return [(ts_ms, values)] if values else []
+        return self.readings(value)
+
+    def readings(self, value: Any, pointer: str = "") -> list[Reading]:
+        """The same of an array (`TB-7`)."""
         if type(value) is not list:
-            raise BadInput(f"Can't parse value: telemetry is an object or an array of objects, not {_shown(value)}")
+            raise BadInput(
+                f"Can't parse value: telemetry is an object or an array of objects, not {_shown(value)}", pointer
+            )
         instants: dict[int | None, dict[str, Any]] = {}
         for i, each in enumerate(value):
             if type(each) is not dict:
-                raise BadInput(f"Can't parse value: an object is expected, not {_shown(each)}", f"/{i}")
-            ts_ms, values = self._reading(each, f"/{i}")
+                raise BadInput(f"Can't parse value: an object is expected, not {_shown(each)}", f"{pointer}/{i}")
+            ts_ms, values = self._reading(each, f"{pointer}/{i}")
             instants.setdefault(ts_ms, {}).update(values)
         return [(ts_ms, values) for ts_ms, values in instants.items() if values]
 
     def attributes(self, body: bytes) -> dict[str, Any]:
         """The attributes of an object (`TB-15`)."""
-        value = decode_lenient(body, long_as_text=self._cast)
+        return self.attribute_values(decode_lenient(body, long_as_text=self._cast))
+
+    def attribute_values(self, value: Any, pointer: str = "") -> dict[str, Any]:
+        """The same of a value that is read already."""
         if type(value) is not dict:
-            raise BadInput(f"Can't parse value: attributes are an object, not {_shown(value)}")
-        return self._values(value, "")
+            raise BadInput(f"Can't parse value: attributes are an object, not {_shown(value)}", pointer)
+        return self._values(value, pointer)
+
+    def by_device(self, body: bytes) -> dict[str, Any]:
+        """What a gateway says of each device, by name (`TB-X2`); a BadInput where that cannot be read."""
+        return decode_members(body, long_as_text=self._cast)
+
+    def of_device(self, body: bytes) -> tuple[str, dict[str, Any]]:
+        """What a gateway says of one device: the member `device`, and all members (`TB-X2`)."""
+        value = _object(decode_lenient(body), "what a gateway says")
+        name = value.get("device")
+        if type(name) in (int, float) and type(name) is not bool:
+            # A word without quotes may look like a number.
+            name = str(name)
+        if type(name) is not str or not name:
+            raise BadInput("the name of the device is missing, or it is no text", "/device")
+        return name, value
 
     def call(self, body: bytes) -> dict[str, Any]:
         """A call of the device: `{"method": text, "params": anything}` (`TB-S22`)."""
-        value = decode_lenient(body)
-        if type(value) is not dict:
-            raise BadInput(f"a call is an object, not {_shown(value)}")
+        value = _object(decode_lenient(body), "a call")
         if type(value.get("method")) is not str or not value["method"]:
             raise BadInput("the call has no method, or it is no text", "/method")
         if "params" not in value:
@@ -70,9 +92,7 @@ class Payloads:
 
     def wanted(self, body: bytes) -> tuple[list[str] | None, list[str] | None]:
         """Client and shared keys of an attribute request over MQTT (`TB-X1`)."""
-        value = decode_lenient(body) if body.strip() else {}
-        if type(value) is not dict:
-            raise BadInput(f"an attribute request is an object, not {_shown(value)}")
+        value = _object(decode_lenient(body) if body.strip() else {}, "an attribute request")
         found = []
         for name in ("clientKeys", "sharedKeys"):
             text = value.get(name)
@@ -108,6 +128,12 @@ class Payloads:
             raise BadInput(f"a text is longer than {self._max_text} characters", f"{pointer}/{key}")
         # Numbers begin with one of these; most texts do not.
         return tb_cast(text) if self._cast and text[:1] in _NUMERIC else text
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise BadInput(f"{what} is an object, not {_shown(value)}")
+    return value
 
 
 _NUMERIC: Final = frozenset("0123456789-.")

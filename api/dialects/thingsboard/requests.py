@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from api.auth import DeviceAuth, Unknown, token_print
+from api.dialects.thingsboard.settings import MAX_BODY_BYTES
 from api.transports.http import JSON, HttpError, Request, Response
 from engine.errors import BadInput
 from engine.stores.registry import ACCESS_TOKEN, Device
 
+T = TypeVar("T")
+
 TRANSPORT: Final = "http"
+LARGE_BYTES: Final = 262_144
+"""Longer bodies are read in a thread: they take milliseconds."""
 
 OK: Final = Response(200)
 TIMED_OUT: Final = Response(408)
@@ -30,6 +37,12 @@ async def device_of(auth: DeviceAuth, params: dict[str, str]) -> Device:
     if device is None or not device.enabled:
         raise HttpError(401, "")
     return device
+
+
+async def decoded(request: Request, decode: Callable[[bytes], T]) -> T:
+    """What the body holds."""
+    body = await request.body(MAX_BODY_BYTES)
+    return decode(body) if len(body) <= LARGE_BYTES else await asyncio.to_thread(decode, body)
 
 
 def integer(text: str, what: str) -> int:

@@ -18,11 +18,12 @@ CALL: Final = "TO_SERVER_RPC_REQUEST"
 SESSION_LIMITS: Final = "getSessionLimits"
 
 
-def own_answer(call: dict[str, Any]) -> Any:
+def own_answer(call: dict[str, Any], device: Device) -> Any:
     """The answer to a call that is for the transport and not for the chain (`TB-X1`); None for every other."""
     if call["method"] != SESSION_LIMITS:
         return None
-    return {"maxPayloadSize": MAX_MQTT_BYTES, "maxInflightMessages": SESSION_MAX_ASKED, "rateLimits": {}}
+    limits = {"maxPayloadSize": MAX_MQTT_BYTES, "maxInflightMessages": SESSION_MAX_ASKED, "rateLimits": {}}
+    return {**limits, "gatewayRateLimits": {}} if device.is_gateway else limits
 
 
 def call_message(

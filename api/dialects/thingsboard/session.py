@@ -11,13 +11,16 @@ from redis.exceptions import RedisError
 
 from api.auth import Unknown
 from api.deliveries import Deliveries
+from api.dialects.thingsboard.children import Children
 from api.dialects.thingsboard.device_topics import DEVICE
 from api.dialects.thingsboard.downlinks import Downlinks
+from api.dialects.thingsboard.gateway import Gateway
+from api.dialects.thingsboard.gateway_topics import GATEWAY
 from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.payload import Payloads
 from api.dialects.thingsboard.rpc import Give, give
 from api.dialects.thingsboard.settings import MAX_MQTT_BYTES, SESSION_MAX_ASKED
-from api.dialects.thingsboard.topics import Down, Topics, Verdict
+from api.dialects.thingsboard.topics import Down, Verdict
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Session
 from api.transports.mqtt.packets import SUBSCRIPTION_REFUSED
 from engine.errors import BadInput, Refused
@@ -37,12 +40,22 @@ class Shared:
     """Have the credentials of a device's sessions looked at again."""
     sessions: dict[str, set[DeviceLogin]] = field(default_factory=dict)
     """Of each device, those connected here."""
+    carried: dict[str, set[Gateway]] = field(default_factory=dict)
+    """Of each device, the gateways connected here that speak for it."""
     payloads: Payloads = field(init=False)
     deliveries: Deliveries[Give] = field(init=False)
+    children: Children = field(init=False)
 
     def __post_init__(self) -> None:
-        self.payloads = Payloads(self.parts.settings)
-        self.deliveries = Deliveries(self.parts.commands, self.parts.live, give)
+        parts = self.parts
+        self.payloads = Payloads(parts.settings)
+        self.children = Children(parts.auth, parts.registry, parts.settings)
+        self.deliveries = Deliveries(parts.commands, parts.live, give)
+
+    async def stop(self) -> None:
+        """End what sessions have under way."""
+        await self.deliveries.stop()
+        await self.children.stop()
 
 
 class DeviceLogin:
@@ -53,18 +66,20 @@ class DeviceLogin:
     honours_wills = False
 
     __slots__ = (
-        "_calls", "_downlinks", "_print", "_session", "_subscribed", "device", "parts", "payloads", "scope", "shared",
-        "topics",
+        "_calls", "_downlinks", "_print", "_session", "_subscribed", "device", "gateway", "parts", "payloads", "scope",
+        "shared", "topics",
     )  # fmt: skip
 
-    def __init__(self, shared: Shared, device: Device, print_: str, topics: Topics = DEVICE) -> None:
+    def __init__(self, shared: Shared, device: Device, print_: str) -> None:
         self.scope = device.id
-        self.device, self.topics = device, topics
+        self.device = device
+        self.topics = GATEWAY if device.is_gateway else DEVICE
         self.parts, self.payloads = shared.parts, shared.payloads
         self.shared, self._print = shared, print_
         self._session: Session | None = None
         self._subscribed: dict[str, Down] = {}
         self._downlinks = Downlinks(self)
+        self.gateway = Gateway(self) if device.is_gateway else None
         self._calls: set[asyncio.Task[None]] = set()
 
     def connected(self, session: Session) -> None:
@@ -85,6 +100,8 @@ class DeviceLogin:
         self._session = None
         self._subscribed.clear()
         self._downlinks.stop()
+        if self.gateway is not None:
+            self.gateway.stop()
         for task in self._calls:
             task.cancel()
 
@@ -104,6 +121,16 @@ class DeviceLogin:
     def id(self) -> str:
         """Names the session in metadata (`TB-S23`)."""
         return self._session.client_id if self._session is not None else new_id()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is there."""
+        return self._session is not None
+
+    @property
+    def away_since_ms(self) -> int:
+        """Since when the client of a resumed session was away; else 0."""
+        return self._session.away_since_ms if self._session is not None else 0
 
     def send(self, topic: str, payload: bytes) -> bool:
         """Publish to the device at QoS 1 if it subscribed to the topic; whether it did."""
@@ -145,24 +172,37 @@ class DeviceLogin:
         what = self.topics.subscription(topic_filter)
         assert what is not None  # it was granted
         self._subscribed[topic_filter] = what
-        away_ms = self._session.away_since_ms if self._session is not None else 0
-        self._downlinks.want(frozenset(self._subscribed.values()), what, away_ms)
+        self._want(what)
 
     def unsubscribed(self, topic_filter: str) -> None:
         """What nobody takes is not listened for."""
         self._subscribed.pop(topic_filter, None)
-        self._downlinks.want(frozenset(self._subscribed.values()), None)
+        self._want(None)
+
+    def _want(self, fresh: Down | None) -> None:
+        wanted = frozenset(self._subscribed.values())
+        self._downlinks.want(wanted, fresh, self.away_since_ms)
+        if self.gateway is not None:
+            self.gateway.want(wanted, fresh)
 
     # What changes
 
     async def catch_up(self) -> None:
         """Give what may have been missed while the bus was away."""
         await self._downlinks.catch_up()
+        if self.gateway is not None:
+            await self.gateway.catch_up()
 
     async def verify(self) -> None:
         """Log out if the login would not be accepted any more."""
         device = await self.parts.auth.find(self._print)
-        if device is not None and device.id == self.device.id and device.enabled:
+        if device is None or device.id != self.device.id or not device.enabled:
+            self._kick("the credential was revoked")
+        elif device.is_gateway != self.device.is_gateway:
+            self._kick("the device became a gateway, or is none any more")
+        else:
             self.device = device
-        elif self._session is not None:
-            self._session.close(CloseReason.KICKED, "the credential was revoked")
+
+    def _kick(self, why: str) -> None:
+        if self._session is not None:
+            self._session.close(CloseReason.KICKED, why)

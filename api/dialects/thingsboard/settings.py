@@ -34,5 +34,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_poll_s: float = 300.0
     rpc_s: float = 60.0
     """How long an MQTT device waits for the answer to its call (`TB-S22`)."""
+    claim_by_default: bool = True
+    """Whether every device may open a window for claiming; else those whose server attribute `claimingAllowed` is true
+    (`TB-S25`)."""
+    claim_ms: int = 86_400_000
+    """How long such a window is open where the device does not say."""
+    gateway_devices: Literal["tenant", "own"] = "tenant"
+    """Whom a gateway may speak for (`TB-X2`): any device of its tenant, as the vendor has it, or those under it."""
+    gateway_max_devices: int = 10_000
+    """Devices under a gateway, and devices that one session of it speaks for."""
+    gateway_new_per_s: float = 100.0
+    """Devices that a gateway may have made; more wait, and what it publishes with them."""
+    gateway_new_burst: int = 1_000
+    """How many of them at once."""
     sync_s: float = 30.0
     """How long `?sync=true` waits for the chain (`G-20`)."""

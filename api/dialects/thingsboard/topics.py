@@ -33,6 +33,8 @@ class Down(Enum):
     UPDATES = "changes of shared attributes"
     COMMANDS = "commands"
     ANSWERS = "answers to what it asked"
+    CHILD_UPDATES = "changes of shared attributes of a gateway's devices"
+    CHILD_COMMANDS = "commands to a gateway's devices"
 
 
 class Topics(NamedTuple):

@@ -63,7 +63,7 @@ def command_answer(session: DeviceLogin, body: bytes, numbers: tuple[int, ...]) 
 def call(session: DeviceLogin, body: bytes, numbers: tuple[int, ...], *, answer: str) -> Verdict:
     """A call of the device; the chain's answer goes to the topic `answer` and the number (`TB-45`)."""
     asked, topic = session.payloads.call(body), f"{answer}{numbers[0]}"
-    own = own_answer(asked)
+    own = own_answer(asked, session.device)
     if own is not None:
         session.send(topic, msgspec.json.encode(own))
         return PASSED

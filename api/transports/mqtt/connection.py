@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from functools import partial
 from typing import cast
 
@@ -17,13 +16,11 @@ from api.transports.mqtt.incoming import Batch, Incoming
 from api.transports.mqtt.outgoing import Outgoing, Queued
 from api.transports.mqtt.packets import UNAVAILABLE, Connect, Disconnect, Publish, Will
 from api.transports.mqtt.properties import stated
+from api.transports.mqtt.reading import FULL, LOGIN, REFUSED, STOPPING, WRITE, Reading, peer_of
 from api.transports.mqtt.reasons import Reason
 from api.transports.mqtt.receiving import Receiver, called
 
 _log = logging.getLogger("rulemill.mqtt")
-
-_LOGIN, _REFUSED, _FULL, _WRITE, _STOPPING = 1, 2, 4, 8, 16
-"""Reasons not to read the socket; any number of them at a time."""
 
 
 class Connection(asyncio.Protocol):
@@ -44,12 +41,7 @@ class Connection(asyncio.Protocol):
         self.finished: asyncio.Future[None] = self._loop.create_future()
         """Done when nothing of this connection is left, its session saved."""
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
-        self._rest = bytearray()
-        self._needed = 2
-        self._paused = 0
-        self._heard_at = 0.0
-        self._alive_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._reading = Reading(self._read)
         self._stall: asyncio.TimerHandle | None = None
         self._abort: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -86,11 +78,12 @@ class Connection(asyncio.Protocol):
         if self.closing is not None:
             return
         self.closing = reason
+        self._reading.end()
         if reason is CloseReason.PROTOCOL:
             self._counters.malformed += 1
         why = f"{reason}: {detail}" if detail else reason
         _log.log(loudness(reason), "MQTT client %r at %s: %s", self.client_id, self.peer.address, why)
-        if abort or self._paused & _WRITE:
+        if abort or self._reading.paused & WRITE:
             self._transport.abort()
             return
         if self.established:
@@ -101,9 +94,11 @@ class Connection(asyncio.Protocol):
     def leaves(self, packet: Disconnect) -> None:
         """The client goes; what it says last is how, and how long its session is to stay."""
         expiry_s = stated(packet.properties).session_expiry_s
-        if expiry_s is not None and not self._host.keep(self, expiry_s):
+        if expiry_s and not self._terms.expiry_s:
             self.close(CloseReason.PROTOCOL, "DISCONNECT with a session expiry after a CONNECT without")
             return
+        if expiry_s is not None:
+            self._host.keep(self, expiry_s)
         if packet.reason != Reason.DISCONNECT_WITH_WILL:
             self._will = None
         if packet.reason > Reason.DISCONNECT_WITH_WILL:
@@ -115,7 +110,7 @@ class Connection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Read nothing more, and close as soon as everything read has its answer."""
-        self._pause(_STOPPING)
+        self._reading.pause(STOPPING)
         if not self.established or self._incoming.idle:
             self.close(CloseReason.STOPPING)
 
@@ -138,34 +133,19 @@ class Connection(asyncio.Protocol):
         """A peer is there; it has `connect_s` to say who it is."""
         # By cast: uvloop's transports are no subclass of asyncio.Transport.
         self._transport = cast(asyncio.Transport, transport)
-        tls = transport.get_extra_info("ssl_object")
-        address = transport.get_extra_info("peername") or ""
-        self.peer = Peer(
-            f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address),
-            self.peer.listener,
-            tls is not None,
-            tls.getpeercert(binary_form=True) if tls is not None else None,
-        )
+        self.peer = peer_of(self._transport, self.peer.listener)
         self._transport.set_write_buffer_limits(high=self._settings.write_buffer)
-        _keep_alive(transport.get_extra_info("socket"))
+        self._reading.begin(self._transport)
         if not self._host.attached(self):
             self.close(CloseReason.KICKED, "too many connections", abort=True)
             return
-        self._heard_at = self._loop.time()
         late = partial(self.close, CloseReason.PROTOCOL, "no CONNECT in time", abort=True)
-        self._timer = self._loop.call_later(self._settings.connect_s, late)
+        self._reading.within(self._settings.connect_s, late)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: deal with all packets that are whole."""
-        self._heard_at = self._loop.time()
         self._counters.bytes_received += len(data)
-        if self._rest or self._paused:
-            self._rest += data
-            if self._paused or len(self._rest) < self._needed:
-                return
-            data = bytes(self._rest)
-            self._rest = bytearray()
-        self._read(data)
+        self._reading.came(data)
 
     def eof_received(self) -> None:
         """Nothing more will come; the transport closes itself."""
@@ -173,7 +153,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer does not read; neither do we, or its answers would pile up."""
         self._outgoing.pause()
-        self._pause(_WRITE)
+        self._reading.pause(WRITE)
         stalled = partial(self.close, CloseReason.SLOW_READER, "does not read", abort=True)
         self._stall = self._loop.call_later(self._settings.write_stall_s, stalled)
 
@@ -181,7 +161,7 @@ class Connection(asyncio.Protocol):
         """The peer reads again."""
         if self._stall is not None:
             self._stall.cancel()
-        self._resume(_WRITE)
+        self._reading.resume(WRITE)
         self._outgoing.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -189,7 +169,8 @@ class Connection(asyncio.Protocol):
         if self.closing is None:
             self.closing = CloseReason.LOST
         self._outgoing.pause()
-        for handle in (self._timer, self._stall, self._abort, self._opening):
+        self._reading.end()
+        for handle in (self._stall, self._abort, self._opening):
             if handle is not None:
                 handle.cancel()
         if self.established and self.login is not None:
@@ -211,8 +192,7 @@ class Connection(asyncio.Protocol):
             return
         packets, consumed, needed, error = decode(data, login.max_payload, level=self._terms.level)
         if consumed < len(data):
-            self._rest += data[consumed:]
-            self._needed = needed
+            self._reading.keep(data[consumed:], needed)
         if self._terms.level == 5:
             misuse = receiver.misuse(packets)
             if misuse is not None:
@@ -222,7 +202,7 @@ class Connection(asyncio.Protocol):
         if not self._incoming.idle:
             unconfirmed, size = self._incoming.unconfirmed
             if unconfirmed >= self._settings.max_unconfirmed or size >= self._settings.max_unconfirmed_bytes:
-                self._pause(_FULL)
+                self._reading.pause(FULL)
         if error is not None:
             self.close(CloseReason.PROTOCOL, str(error), code=error.code)
 
@@ -236,15 +216,12 @@ class Connection(asyncio.Protocol):
                 self.write(refused(5, error.code))
             self.close(CloseReason.PROTOCOL, str(error))
             return
-        self._rest += data[consumed:]
-        self._needed = needed
+        self._reading.keep(data[consumed:], 2 if packets else needed)
         if packets:
             connect = packets[0]
             assert isinstance(connect, Connect)
-            if self._timer is not None:
-                self._timer.cancel()
-            self._needed = 2
-            self._pause(_LOGIN)
+            self._reading.in_time()
+            self._reading.pause(LOGIN)
             self._opening = self._loop.create_task(self._open(connect))
 
     async def _open(self, connect: Connect) -> None:
@@ -290,29 +267,26 @@ class Connection(asyncio.Protocol):
         for topic_filter, qos in opened.subscriptions.items():
             if self.closing is None:
                 called(self.client_id, login.subscribed, topic_filter, qos)
-        self._heard_at = self._loop.time()
-        if connect.keep_alive_s:
-            self._alive_s = connect.keep_alive_s * 1.5
-            self._timer = self._loop.call_later(self._alive_s, self._check_alive)
-        self._resume(_LOGIN)
+        self._reading.watch(connect.keep_alive_s * 1.5, partial(self.close, CloseReason.KEEP_ALIVE))
+        self._reading.resume(LOGIN)
 
     # Answering.
 
     def _answered(self, batch: Batch) -> None:
-        if self._paused & _REFUSED:
-            self._resume(_REFUSED)
-        if self._paused & _FULL:
-            self._resume(_FULL)
+        if self._reading.paused & REFUSED:
+            self._reading.resume(REFUSED)
+        if self._reading.paused & FULL:
+            self._reading.resume(FULL)
         if self.closing is None:
             self._counters.acked += batch.packets - batch.unacknowledged
             if batch.acks:
                 self.write(bytes(batch.acks))
-            if self._paused & _STOPPING and not self._incoming.held.packets:
+            if self._reading.paused & STOPPING and not self._incoming.held.packets:
                 self.close(CloseReason.STOPPING)
 
     def _on_refused(self) -> None:
         self._counters.refused += 1
-        self._pause(_REFUSED)
+        self._reading.pause(REFUSED)
 
     def _on_lost(self, batch: Batch) -> None:
         self._counters.dropped += batch.unacknowledged
@@ -332,45 +306,3 @@ class Connection(asyncio.Protocol):
         """Send bytes."""
         self._counters.bytes_sent += len(data)
         self._transport.write(data)
-
-    # Reading or not, alive or not.
-
-    def _pause(self, why: int) -> None:
-        if not self._paused and self.closing is None:
-            self._transport.pause_reading()
-        self._paused |= why
-
-    def _resume(self, why: int) -> None:
-        if not self._paused & why:
-            return
-        self._paused &= ~why
-        if not self._paused and self.closing is None:
-            self._heard_at = self._loop.time()
-            self._transport.resume_reading()
-            if self._rest:
-                self._loop.call_soon(self._read_rest)
-
-    def _read_rest(self) -> None:
-        if not self._paused and len(self._rest) >= self._needed:
-            data = bytes(self._rest)
-            self._rest = bytearray()
-            self._read(data)
-
-    def _check_alive(self) -> None:
-        silent_s = self._loop.time() - self._heard_at
-        if self._paused & ~_WRITE:
-            # Nobody can be heard who is not listened to.
-            silent_s = 0.0
-        if silent_s >= self._alive_s:
-            self.close(CloseReason.KEEP_ALIVE)
-        else:
-            self._timer = self._loop.call_later(self._alive_s - silent_s, self._check_alive)
-
-
-def _keep_alive(sock: socket.socket | None) -> None:
-    """Let the kernel find out about peers that vanished: a client may have switched MQTT's own keep-alive off."""
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 120)

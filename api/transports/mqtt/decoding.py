@@ -77,7 +77,7 @@ def decode(buffer: bytes, max_payload: int, at_most: int = 0, level: int = 4) ->
                 raise Malformed(f"a packet of {length} bytes is over the limit", Reason.PACKET_TOO_LARGE)
             stop = start + length
             if stop > end:
-                if not 0x10 <= first < 0xF0:
+                if first < 0x10 or (first >= 0xF0 and not five):
                     raise Malformed(f"packet type {first >> 4}")
                 needed = stop - at
                 break
@@ -108,7 +108,7 @@ def decode(buffer: bytes, max_payload: int, at_most: int = 0, level: int = 4) ->
                         payload_at += 1
                     topic = buffer[body:topic_end].decode()
                     if not topic or "\0" in topic or "+" in topic or "#" in topic:
-                        raise Malformed(f"PUBLISH to a topic that {topic_fault(topic)}")
+                        raise Malformed(f"PUBLISH to a topic that {topic_fault(topic)}", Reason.PROTOCOL_ERROR)
                     if stop - payload_at > max_payload:
                         raise too_long(stop - payload_at, max_payload)
                     append(Publish(topic, buffer[payload_at:stop], qos, packet_id, first & 1 == 1, first & 8 == 8))

@@ -37,26 +37,28 @@ class Refusal(NamedTuple):
     unknown: bool = False
 
 
-class Accepted(msgspec.Struct, frozen=True, gc=False):
-    """Messages to be stored before the publication is acknowledged; `after` runs once they are.
-
-    No messages: the dialect dealt with the publication itself.
-
-    `first` is what takes a wait: it gives the messages to be stored in this publication's place, before `messages`.
-    Nothing that the client publishes later overtakes it, so it should be short. It may raise Refused, and is called
-    again while the client waits, or BadInput, which closes the connection.
-    """
-
-    messages: Sequence[Message] = ()
-    after: Callable[[], None] | None = None
-    first: Callable[[], Awaitable[Sequence[Message]]] | None = None
-
-
 class Drop(msgspec.Struct, frozen=True, gc=False):
     """Nothing is stored, the publication is acknowledged, the connection goes on. A level 5 client is told why."""
 
     reason: str
     code: int = Reason.PAYLOAD_FORMAT_INVALID
+
+
+class Accepted(msgspec.Struct, frozen=True, gc=False):
+    """Messages to be stored before the publication is acknowledged; `after` runs once they are.
+
+    No messages: the dialect dealt with the publication itself. `refused` says which part of it is not stored, and a
+    level 5 client is told so.
+
+    `first` is what takes a wait: it gives the messages to be stored in this publication's place, before `messages`, or
+    an `Accepted` of them. Nothing that the client publishes later overtakes it, so it should be short. It may raise
+    Refused, and is called again while the client waits, or BadInput, which closes the connection.
+    """
+
+    messages: Sequence[Message] = ()
+    after: Callable[[], None] | None = None
+    first: Callable[[], Awaitable[Sequence[Message] | Accepted]] | None = None
+    refused: Drop | None = None
 
 
 class Close(msgspec.Struct, frozen=True, gc=False):

@@ -40,6 +40,8 @@ class Terms(NamedTuple):
     """How many publications it takes at QoS 1 before it acknowledges the first."""
     packet_bytes: int = 0
     """The longest packet it takes; 0 for any."""
+    expiry_s: int = 0
+    """How long it asked its session to outlive the connection."""
     reasons_in_words: bool = True
     """Whether it takes them in acknowledgements, where they cost it most."""
 
@@ -51,6 +53,7 @@ def terms(connect: Connect) -> Terms:
         connect.level,
         said.receive_maximum or 65_535,
         said.maximum_packet_bytes or 0,
+        said.session_expiry_s or 0,
         said.wants_problem_information is not False,
     )
 

@@ -57,8 +57,8 @@ class Host(Protocol):
     async def record(self, connection: Connection, changes: Any) -> bool:
         """Write fields of the persistent session."""
 
-    def keep(self, connection: Connection, expiry_s: int) -> bool:
-        """Let the session outlive the connection for another time; False if it was not to outlive it at all."""
+    def keep(self, connection: Connection, expiry_s: int) -> None:
+        """Let the session, if it is to outlive the connection, do so for another time; 0 ends it with it."""
 
     def settled(self, connection: Connection) -> None:
         """What the persistent session had kept was delivered."""

@@ -11,9 +11,9 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from api.transports.mqtt.dialect import Submit
+from api.transports.mqtt.dialect import Accepted, Drop, Submit
 from engine.errors import BadInput, Refused
 from engine.message import Message
 
@@ -21,9 +21,20 @@ _log = logging.getLogger("rulemill.mqtt")
 
 JITTER: Final = 0.25
 """How much later than asked a refused batch may be submitted again, as a share of the wait."""
+USUAL_BYTES: Final = 4
+"""Of the acknowledgement of a publication that has nothing to say but that it was stored."""
 
-First = Callable[[], Awaitable[Sequence[Message]]]
-"""What a publication waits for, and the messages that it then is (`Accepted.first`)."""
+
+class First(NamedTuple):
+    """What a publication waits for (`Accepted.first`), with its place among the messages and answers of its batch.
+
+    `refuse` gives the answer for a publication that is not stored as a whole, empty where none but the usual is known.
+    """
+
+    message: int
+    answer: int
+    call: Callable[[], Awaitable[Sequence[Message] | Accepted]]
+    refuse: Callable[[Drop], bytes]
 
 
 class Batch:
@@ -33,8 +44,8 @@ class Batch:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self.firsts: deque[tuple[int, First]] = deque()
-        """What is to be done before storing, each with its place among the messages."""
+        self.firsts: deque[First] = deque()
+        """What is to be done before storing, in the order of its publications."""
         self.acks = bytearray()
         self.afters: list[Callable[[], None]] = []
         self.changes: dict[str, bytes] = {}
@@ -170,18 +181,21 @@ class Incoming:
 
     async def _prepare(self, batch: Batch) -> None:
         """Do what publications of the batch wait for, in their order, then store it."""
-        more = 0
+        moved = longer = 0
         while batch.firsts:
-            place, first = batch.firsts[0]
+            first = batch.firsts[0]
+            place = first.message + moved
             try:
-                messages = await first()
+                got = await first.call()
             except Refused as error:
-                batch.firsts = deque((place + more, first) for place, first in batch.firsts)
+                batch.firsts = deque(
+                    each._replace(message=each.message + moved, answer=each.answer + longer) for each in batch.firsts
+                )
                 self._later(error)
                 return
             except BadInput as error:
                 # What came before it is stored, as if it had been known at once; what came behind it is not.
-                del batch.messages[place + more :]
+                del batch.messages[place:]
                 batch.firsts.clear()
                 batch.afters.clear()
                 self.held = Batch()
@@ -192,8 +206,15 @@ class Incoming:
                 self._fail(f"a publication could not be dealt with: {error}")
                 return
             batch.firsts.popleft()
-            batch.messages[place + more : place + more] = messages
-            more += len(messages)
+            accepted = got if isinstance(got, Accepted) else Accepted(got)
+            batch.messages[place:place] = accepted.messages
+            moved += len(accepted.messages)
+            if accepted.after is not None:
+                batch.afters.append(accepted.after)
+            if accepted.refused is not None and (answer := first.refuse(accepted.refused)):
+                at = first.answer + longer
+                batch.acks[at : at + USUAL_BYTES] = answer
+                longer += len(answer) - USUAL_BYTES
         if self._flying is batch:
             self._attempt()
 

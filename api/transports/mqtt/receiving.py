@@ -11,7 +11,7 @@ from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Logi
 from api.transports.mqtt.encoding import encode
 from api.transports.mqtt.farewell import said
 from api.transports.mqtt.handshake import Terms
-from api.transports.mqtt.incoming import Incoming
+from api.transports.mqtt.incoming import First, Incoming
 from api.transports.mqtt.outgoing import Outgoing
 from api.transports.mqtt.packets import (
     PUBACK_HEAD,
@@ -105,12 +105,16 @@ class Receiver:
                     acks += PUBREC_HEAD + packet.packet_id.to_bytes(2, "big")
                     continue
                 verdict = publish(packet.topic, packet.payload, qos, packet.retain)
+                answer = b""
                 if type(verdict) is Accepted:
                     if verdict.first is not None:
-                        held.firsts.append((len(messages), verdict.first))
+                        refuse = partial(self._refused, packet)
+                        held.firsts.append(First(len(messages), len(acks), verdict.first, refuse))
                     messages += verdict.messages
                     if verdict.after is not None:
                         held.afters.append(verdict.after)
+                    if verdict.refused is not None:
+                        answer = self._refused(packet, verdict.refused)
                 elif type(verdict) is Drop:
                     self._counters.dropped += 1
                     _log.info("MQTT client %r: a publication was dropped: %s", client.client_id, verdict.reason)
@@ -124,7 +128,7 @@ class Receiver:
                     break
                 held.bytes += len(packet.payload)
                 if qos == 1:
-                    acks += PUBACK_HEAD + packet.packet_id.to_bytes(2, "big")
+                    acks += answer or PUBACK_HEAD + packet.packet_id.to_bytes(2, "big")
                 elif qos:
                     twice += 1
                     self._received.add(packet.packet_id)
@@ -167,6 +171,12 @@ class Receiver:
             self._client.close(CloseReason.PROTOCOL, f"an unexpected {type(packet).__name__.upper()}")
         else:
             handler(self, packet)
+
+    def _refused(self, packet: Publish, part: Drop) -> bytes:
+        """A part of a publication is not stored: the answer that says so, empty where the client would not take it."""
+        self._counters.dropped += 1
+        _log.warning("MQTT client %r: part of a publication was refused: %s", self._client.client_id, part.reason)
+        return self._negative(packet, part) if self._five and packet.qos == 1 else b""
 
     def _negative(self, packet: Publish, verdict: Drop) -> bytes:
         """An acknowledgement that says why nothing came of a publication; at QoS 2 it ends there."""

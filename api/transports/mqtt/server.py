@@ -180,14 +180,11 @@ class MqttServer:
             return True
         return await _redis(self._sessions.apply(connection.owner.holder, changes))
 
-    def keep(self, connection: Connection, expiry_s: int) -> bool:
-        """Let the session outlive the connection for another time; False if it was not to outlive it at all."""
+    def keep(self, connection: Connection, expiry_s: int) -> None:
+        """Let the session, if it is to outlive the connection, do so for another time; 0 ends it with it."""
         owner = connection.owner
-        if owner is None or self._sessions is None:
-            return not expiry_s
-        if owner.persistent:
+        if owner is not None and owner.persistent and self._sessions is not None:
             owner.holder = owner.holder._replace(expiry_s=min(expiry_s, self._sessions.keep_s))
-        return owner.persistent or not expiry_s
 
     def settled(self, connection: Connection) -> None:
         """What the persistent session had kept was delivered."""

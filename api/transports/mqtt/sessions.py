@@ -214,7 +214,7 @@ class SessionStore:
                     holder.owner,
                     now,
                     now + BELIEVED_MS,
-                    _held_s(holder),
+                    _held_s(holder) if holder.expiry_s else 0,
                     member,
                     int(clean),
                     force,
@@ -319,7 +319,7 @@ def received_field(packet_id: int) -> str:
 
 def _held_s(holder: Holder) -> int:
     """How long a session stays without a sign of its owner: as long as that is believed, and its own time after it."""
-    return holder.expiry_s + BELIEVED_MS // 1000 if holder.expiry_s else 0
+    return holder.expiry_s + BELIEVED_MS // 1000
 
 
 def _member(holder: Holder) -> str:

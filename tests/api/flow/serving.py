@@ -17,6 +17,7 @@ from api.flow.point_tailing import PointTail
 from api.flow.tailing import TailHub
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
+from api.server_messages import ServerMessages
 from engine.stores.alarm_store import AlarmStore
 from engine.stores.people import People
 from nodes.catalogue import Catalogue
@@ -43,7 +44,7 @@ class FlowStack(Stack):
             registry=self.registry, repository=self.chains, catalogue=Catalogue(), commands=self.commands,
             dead_letters=self.dead, attributes=self.attributes, alarms=AlarmStore(self.wire, PARTITIONS),
             store=self.store, tail=tail, point_tail=point_tail, firmware=self.firmware,
-            tokens=frozenset({token_digest(TOKEN)}), stamp=self.intake.stamp,
+            tokens=frozenset({token_digest(TOKEN)}), messages=ServerMessages(self.ingress, self.intake.stamp),
             accounts=Accounts(People(self.redis), passwords, LoginThrottle(self.redis, "person")),
         )  # fmt: skip
         self._exit.push_async_callback(tail.stop)

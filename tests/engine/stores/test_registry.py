@@ -279,3 +279,50 @@ async def test_a_credential_waits_for_its_device_until_it_was_told(registry: Reg
     await registry.put_device(msgspec.structs.replace(moved, product="q"))
     assert await registry.take_handout(other.id) is None
     assert await client.hgetall("rm:{reg}:handouts") == {}
+
+
+async def test_devices_are_found_by_many_names_at_once_within_their_tenant(registry: Registry) -> None:
+    await registry.put_tenant(Tenant(name="other"))
+    for tenant, name in (("acme", "a"), ("acme", "b"), ("other", "a"), ("other", "c")):
+        await registry.put_device(Device(id=f"{tenant}-{name}", tenant=tenant, name=name))
+    found = await registry.find_names("acme", ["a", "b", "c", ""])
+    assert {name: device.id for name, device in found.items()} == {"a": "acme-a", "b": "acme-b"}
+    assert await registry.find_names("acme", []) == {}
+
+
+async def test_a_gateway_has_the_children_that_name_it(registry: Registry) -> None:
+    for id, parent in (("a", "g1"), ("b", "g1"), ("c", "g2"), ("d", "")):
+        await registry.put_device(Device(id=id, tenant="acme", name=id, parent=parent))
+
+    async def counts() -> list[int]:
+        return [await registry.count_children(gateway) for gateway in ("g1", "g2")]
+
+    assert await counts() == [2, 1]
+    assert (await registry.set_parent("acme", "a", "g2")).parent == "g2"
+    await registry.set_parent("acme", "d", "g1")
+    assert await counts() == [2, 2]
+    await registry.put_device(Device(id="b", tenant="acme", name="b"))
+    await registry.delete_device("acme", "a")
+    assert await counts() == [1, 1]
+    with pytest.raises(NotFound):
+        await registry.set_parent("other", "b", "g1")
+
+
+async def test_what_no_chain_was_told_of_is_noted_until_it_was(registry: Registry) -> None:
+    for id in ("a", "b", "c"):
+        await registry.put_device(Device(id=id, tenant="acme", name=id), unannounced=id != "c")
+    assert await registry.unannounced(["a", "b", "c", "nobody"]) == {"a", "b"}
+    await registry.announced(["a"])
+    await registry.delete_device("acme", "b")
+    assert await registry.unannounced(["a", "b", "c"]) == set()
+    assert await registry.unannounced([]) == set()
+
+
+async def test_the_type_a_gateway_gave_stays_and_is_shown_before_the_product(registry: Registry) -> None:
+    await registry.put_product(Product(id="p1", tenant="acme"))
+    made = await registry.put_device(Device(id="a", tenant="acme", name="a", type="thermostat"))
+    assert made.shown_type == "thermostat"
+    changed = await registry.put_device(Device(id="a", tenant="acme", name="a", product="p1"))
+    assert (changed.type, changed.shown_type) == ("thermostat", "thermostat")
+    assert Device(id="b", tenant="acme", name="b", product="p1").shown_type == "p1"
+    assert Device(id="b", tenant="acme", name="b").shown_type == "default"

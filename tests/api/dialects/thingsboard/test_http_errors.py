@@ -136,7 +136,8 @@ async def test_unknown_paths_and_methods(site: Site, method: str, path: str, sta
 
 @pytest.mark.spec("TB-S9", "G-12")
 @pytest.mark.parametrize(
-    ("what", "limit"), [("telemetry", 52_428_800), ("attributes", 52_428_800), ("rpc", 65_536), ("rpc/1", 65_536)]
+    ("what", "limit"),
+    [("telemetry", 52_428_800), ("attributes", 52_428_800), ("claim", 52_428_800), ("rpc", 65_536), ("rpc/1", 65_536)],
 )
 async def test_a_body_that_is_too_large(site: Site, what: str, limit: int) -> None:
     host, port = site.address.removeprefix("http://").split(":")

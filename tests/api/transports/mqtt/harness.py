@@ -77,7 +77,8 @@ class MemoryStore:
 class PlainLogin:
     """May publish and subscribe under `dev/`; topic `dev/drop` is dropped, `dev/echo` is answered without storing.
 
-    `dev/first` takes a wait: the next of `firsts` says how it ends, an error or an event to wait for.
+    `dev/first` takes a wait: the next of `firsts` says how it ends, an error, an event to wait for, or what part of it
+    is refused. `dev/part` is refused in part at once.
     """
 
     scope: str
@@ -106,6 +107,8 @@ class PlainLogin:
         message = Message(
             id=new_id(), ts_ms=now_ms(), tenant="t", type="RAW", originator=self.store_name, data=bytes(payload)
         )
+        if topic == "dev/part":
+            return Accepted([message], refused=Drop("one of two"))
         if topic == "dev/first":
             return Accepted(first=lambda: self.waited(message))
         copies = 3 if topic == "dev/many" else 1
@@ -115,6 +118,8 @@ class PlainLogin:
         how = self.firsts.pop(0)
         if isinstance(how, Exception):
             raise how
+        if isinstance(how, Drop):
+            return Accepted([message], lambda: self.events.append("stored a part"), refused=how)
         await how.wait()
         return [message]
 

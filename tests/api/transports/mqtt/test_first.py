@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
+from api.transports.mqtt.dialect import Drop
 from api.transports.mqtt.packets import Puback, Publish
+from api.transports.mqtt.reasons import Reason
 from engine.errors import BadInput, Refused
 from tests.api.transports.mqtt.harness import CloseReason, MemoryStore, Site, until
 
@@ -82,3 +84,33 @@ async def test_what_is_under_way_is_finished_when_the_client_leaves():
         await until(lambda: login.events[-1:] == [CloseReason.LOST])
         gate.set()
         await until(lambda: site.store.payloads == [b"1"])
+
+
+@pytest.mark.parametrize("level", [4, 5])
+async def test_a_client_of_level_5_is_told_what_part_is_not_stored(level, caplog):
+    async with Site() as site:
+        client = await site.client()
+        assert (await client.login(level=level)).code == 0
+        login = site.dialect.logins[-1]
+        gate = asyncio.Event()
+        gate.set()
+        login.firsts += [
+            Drop("two of three"),
+            Refused("not now", 0),
+            Drop("three of four", Reason.QUOTA_EXCEEDED),
+            gate,
+        ]
+        topics = ["dev/a", "dev/first", "dev/part", "dev/first", "dev/a", "dev/first"]
+        client.say(*[said(topic, b"%d" % i, i) for i, topic in enumerate(topics, 1)])
+        answers = [await client.hear() for _ in topics]
+        codes = [0, 0x99, 0x99, 0x97, 0, 0] if level == 5 else [0] * 6
+        assert [(answer.packet_id, answer.reason) for answer in answers] == list(enumerate(codes, 1))
+        if level == 5:
+            assert [answer.properties.reason for answer in answers[1:4]] == [
+                "two of three",
+                "one of two",
+                "three of four",
+            ]
+        assert site.store.payloads == [b"1", b"2", b"3", b"4", b"5", b"6"]
+        await until(lambda: login.events.count("stored a part") == 2)
+        assert "part of a publication was refused: two of three" in caplog.text
