@@ -19,6 +19,7 @@ from chains.repository import DEFAULT_ROOT, ChainRepository
 from chains.wording import explain
 from engine.errors import BadInput, Conflict, Finding, InvalidDocument, NotFound
 from engine.node import Product
+from engine.retention import MOST_DAYS
 from engine.stores.links import all_normalized
 from engine.stores.registry import Credential, Device, Registry, Tenant, fingerprint
 
@@ -90,9 +91,13 @@ def bootstrap_schema() -> dict[str, Any]:
             "transform": {"type": "object", "description": "The transform function: `{lang, source}`."},
             "events": {"type": "object", "description": "Functions that answer events: `{event id: {lang, source}}`."},
             "protobuf": {"type": "object", "description": "`{descriptor_set_b64, message}`."},
+            "retention_days": {
+                "type": "integer", "minimum": 0, "maximum": MOST_DAYS,
+                "description": "Days that points of its devices are kept; 0: for ever. By default as the setting says.",
+            },
             **dict(zip(FACETS, networks, strict=True)),
         },
-    }
+    }  # fmt: skip
     chain = {
         "type": "object",
         "description": "A chain file, and the tenant whose chain it is.",
