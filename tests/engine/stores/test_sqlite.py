@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import engine.stores.sqlite as sqlite_store
+import engine.stores.sqlite_writer as sqlite_writer
 from engine.errors import StoreUnavailable
 from engine.message import Point
 from engine.stores.sqlite import SqliteTimeseries
@@ -47,7 +47,7 @@ async def test_points_stay_when_the_file_is_opened_again(tmp_path: Path) -> None
 
 async def test_durability_settings_hold(tmp_path: Path) -> None:
     store = await opened(tmp_path / "points.db")
-    db = store._writer
+    db = store._writer._db
     assert db is not None
     assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert db.execute("PRAGMA synchronous").fetchone() == (2,)
@@ -79,7 +79,7 @@ async def test_another_process_that_deletes_does_not_orphan_our_ids(tmp_path: Pa
 async def test_a_held_lock_is_unavailable_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_store, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sqlite_writer, "BUSY_TIMEOUT_S", 0.05)
     store = await opened(tmp_path / "points.db")
     other = sqlite3.connect(tmp_path / "points.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -95,7 +95,7 @@ async def test_a_held_lock_is_unavailable_and_nothing_is_written(
 
 async def test_a_full_disk_is_unavailable_and_ids_of_the_fallen_transaction_are_forgotten(tmp_path: Path) -> None:
     store = await opened(tmp_path / "points.db")
-    db = store._writer
+    db = store._writer._db
     assert db is not None
     pages = db.execute("PRAGMA page_count").fetchone()[0]
     db.execute(f"PRAGMA max_page_count = {pages + 2}")
@@ -127,7 +127,7 @@ async def test_a_newer_file_is_refused(tmp_path: Path) -> None:
 
 
 async def test_delete_goes_by_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_store, "DELETE_SLICE", 7)
+    monkeypatch.setattr(sqlite_writer, "DELETE_SLICE", 7)
     store = await opened(tmp_path / "points.db")
     await store.write([Point("t", device, key, i, i) for device in "de" for key in "ab" for i in range(20)])
     await store.delete_device("t", "d")
