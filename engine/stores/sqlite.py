@@ -19,7 +19,7 @@ from engine.stores.sqlite_schema import Names, snapshot
 from engine.stores.sqlite_series import find_series
 from engine.stores.sqlite_writer import Writer, connect
 from engine.stores.timeseries import Bucket, Page
-from engine.stores.values import INT64_MAX, INT64_MIN, MAX_TS_MS
+from engine.stores.values import INT64_MAX, INT64_MIN, held_range
 from engine.stores.windows import Run, Window, edges, runs
 
 
@@ -78,7 +78,8 @@ class SqliteTimeseries:
         """The newest `count` points of each series within the range, by device, then key, then the newest first."""
         if count < 1:
             raise BadInput("count must be at least 1")
-        start_ms, end_ms, count = max(start_ms, -MAX_TS_MS), min(end_ms, MAX_TS_MS + 1), min(count, INT64_MAX)
+        start_ms, end_ms = held_range(start_ms, end_ms)
+        count = min(count, INT64_MAX)
 
         def work(read: Reading) -> list[Point]:
             with snapshot(read.db):
@@ -105,7 +106,7 @@ class SqliteTimeseries:
             raise BadInput("limit must be at least 1")
         mark = cursors.mark(tenant, devices, keys, newest_first)
         behind = cursors.decode(mark, cursor) if cursor else None
-        start_ms, end_ms = max(start_ms, -MAX_TS_MS), min(end_ms, MAX_TS_MS + 1)
+        start_ms, end_ms = held_range(start_ms, end_ms)
 
         def work(read: Reading) -> tuple[list[Point], bool]:
             with snapshot(read.db):
@@ -132,9 +133,9 @@ class SqliteTimeseries:
     ) -> list[Bucket]:
         """What each series gives in each window that has a point in the range, by device, key and time."""
         asked = check_functions(functions)
-        first_ms, behind_ms = max(start_ms, -MAX_TS_MS), min(end_ms, MAX_TS_MS + 1)
+        first_ms, behind_ms = held_range(start_ms, end_ms)
         readers = self._readers
-        if first_ms >= behind_ms:
+        if first_ms == behind_ms:
             return []
         windows = runs(edges(window, first_ms, behind_ms)) if window else [Run(first_ms, behind_ms - first_ms, 1)]
 
@@ -159,7 +160,7 @@ class SqliteTimeseries:
         self, tenant: str, devices: Sequence[str], keys: Sequence[str] | None, start_ms: int, end_ms: int
     ) -> None:
         """Forget the points of a range, in slices that let writers in between; what was cut short can be done again."""
-        start_ms, end_ms = max(start_ms, -MAX_TS_MS), min(end_ms, MAX_TS_MS + 1)
+        start_ms, end_ms = held_range(start_ms, end_ms)
         with self._telling():
             series = await self._readers.run(lambda read: find_series(read, self._names, tenant, devices, keys))
             await self._writer.delete(series, start_ms, end_ms)

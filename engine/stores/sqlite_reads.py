@@ -12,6 +12,7 @@ from engine.stores.cursor import Position
 from engine.stores.sqlite_readers import Reading
 from engine.stores.sqlite_rows import point_of
 from engine.stores.sqlite_series import AT_ONCE, Series, bound, parts, table
+from engine.stores.values import INT64_MAX
 
 _NEWEST: Final = """
 WITH asked(i, device, key) AS ({table})
@@ -28,9 +29,6 @@ FROM asked WHERE head IS NOT NULL"""
 _BLOCK: Final = """
 SELECT ts, kind, value, lat, lon FROM ts_kv
 WHERE device = ? AND key = ? AND ts >= ? AND ts < ? ORDER BY ts {order} LIMIT ?"""
-
-_LARGEST_BLOCK: Final = 5000
-"""Rows of one series in one statement of a range."""
 
 
 def newest(read: Reading, tenant: str, series: Sequence[Series], count: int, start_ms: int, end_ms: int) -> list[Point]:
@@ -70,7 +68,8 @@ class Pages:
             return [], False
         # A page takes so many rows of each series if they are alike; one that has more is asked again.
         size = (limit + 1) // len(series) + 1
-        rows = heapq.merge(*(self._rows(each, size) for each in series), key=lambda row: row[:3])
+        most = min(limit + 1, INT64_MAX)
+        rows = heapq.merge(*(self._rows(each, size, most) for each in series), key=lambda row: row[:3])
         page = list(islice(rows, limit + 1))
         points = [point_of(self._tenant, device, key, row) for _, device, key, row in page[:limit]]
         return points, len(page) > limit
@@ -86,14 +85,14 @@ class Pages:
             heads += [(sign * head, some[i]) for i, head in self._read.db.execute(sql, asked)]
         return [each for _, each in heapq.nsmallest(count, heads)]
 
-    def _rows(self, series: Series, size: int) -> Iterator[tuple[int, str, str, Any]]:
-        """The rows of one series in order, so many at a time, then twice as many."""
+    def _rows(self, series: Series, size: int, most: int) -> Iterator[tuple[int, str, str, Any]]:
+        """The rows of one series in order, so many at a time, then twice as many, and never more than `most`."""
         sign = -1 if self._newest_first else 1
         sql = _BLOCK.format(order=self._order)
         start_ms, end_ms = self._rest(series)
         while True:
             self._read.check()
-            size = min(size, _LARGEST_BLOCK)
+            size = min(size, most)
             rows = self._read.db.execute(sql, (series.device_id, series.key_id, start_ms, end_ms, size)).fetchall()
             for row in rows:
                 yield sign * row[0], series.device, series.key, row

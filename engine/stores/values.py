@@ -86,6 +86,12 @@ def is_name(text: Any) -> bool:
     return text.isascii() or (encodes(text) and len(text.encode()) <= MAX_NAME_BYTES)
 
 
+def held_range(start_ms: int, end_ms: int) -> tuple[int, int]:
+    """The part of start <= ts < end that points can be in; (0, 0) for none."""
+    start_ms, end_ms = max(start_ms, -MAX_TS_MS), min(end_ms, MAX_TS_MS + 1)
+    return (start_ms, end_ms) if start_ms < end_ms else (0, 0)
+
+
 def is_degrees(value: Any) -> bool:
     """Whether a latitude or longitude is a number that a double can hold."""
     try:

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from engine.errors import BadInput
-from engine.stores.values import MAX_TS_MS
+from engine.stores.values import held_range
 from engine.stores.zones import DAY_MS, check_zone, spans
 
 MOST: Final = 20_000
@@ -74,8 +74,8 @@ def edges(window: Window, start_ms: int, end_ms: int) -> list[int]:
 
     Only times that a point can have count. BadInput for more than `MOST` windows, and for a window that is none.
     """
-    start_ms, end_ms = max(start_ms, -MAX_TS_MS), min(end_ms, MAX_TS_MS + 1)
-    if start_ms >= end_ms:
+    start_ms, end_ms = held_range(start_ms, end_ms)
+    if start_ms == end_ms:
         return []
     grid = _grid(window)
     check_zone(window.zone)

@@ -24,7 +24,7 @@ class Kind:
     """An open, empty store within a folder of its own; it calls pytest.skip (`tests.services.require`) if it cannot."""
     deletes: bool = True
     """`delete` and `delete_device` work; else both raise Unsupported."""
-    examples: int = 50
+    examples: int = 100
     """How many random histories it is compared with the store in memory by: fewer where a call takes longer."""
 
 
