@@ -130,6 +130,18 @@ class MemoryTimeseries:
         self._check_open()
         return [key for _, key, _ in self._series(tenant, [device], None)]
 
+    async def tenants(self) -> list[str]:
+        """The tenants that have points, sorted."""
+        self._check_open()
+        return sorted({tenant for (tenant, _), keys in self._devices.items() if any(keys.values())})
+
+    async def devices(self, tenant: str) -> list[str]:
+        """The devices of a tenant that have points, sorted."""
+        self._check_open()
+        return sorted(
+            device for (owner, device), keys in self._devices.items() if owner == tenant and any(keys.values())
+        )
+
     async def delete(
         self, tenant: str, devices: Sequence[str], keys: Sequence[str] | None, start_ms: int, end_ms: int
     ) -> None:

@@ -16,10 +16,10 @@ from engine.stores.sqlite_aggregates import aggregate
 from engine.stores.sqlite_readers import Readers, Reading
 from engine.stores.sqlite_reads import Pages, newest
 from engine.stores.sqlite_schema import Names, snapshot
-from engine.stores.sqlite_series import find_series
+from engine.stores.sqlite_series import DEVICES, TENANTS, find_series
 from engine.stores.sqlite_writer import Writer, connect
 from engine.stores.timeseries import Bucket, Page
-from engine.stores.values import INT64_MAX, INT64_MIN, held_range
+from engine.stores.values import INT64_MAX, INT64_MIN, held_range, is_name
 from engine.stores.windows import Run, Window, edges, runs
 
 
@@ -155,6 +155,18 @@ class SqliteTimeseries:
         with self._telling():
             series = await self._readers.run(lambda read: find_series(read, self._names, tenant, [device], None))
         return [each.key for each in series]
+
+    async def tenants(self) -> list[str]:
+        """The tenants that have points, sorted."""
+        with self._telling():
+            return await self._readers.run(lambda read: [row[0] for row in read.db.execute(TENANTS)])
+
+    async def devices(self, tenant: str) -> list[str]:
+        """The devices of a tenant that have points, sorted."""
+        if not is_name(tenant):
+            return []
+        with self._telling():
+            return await self._readers.run(lambda read: [row[0] for row in read.db.execute(DEVICES, (tenant,))])
 
     async def delete(
         self, tenant: str, devices: Sequence[str], keys: Sequence[str] | None, start_ms: int, end_ms: int

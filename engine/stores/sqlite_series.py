@@ -25,6 +25,11 @@ WITH RECURSIVE walk(device, key) AS (
   FROM walk WHERE key IS NOT NULL)
 SELECT device, key FROM walk WHERE key IS NOT NULL"""
 
+# Names stay when their points go: whether there are any is looked up for each.
+_HAS_POINTS: Final = "EXISTS (SELECT 1 FROM ts_kv WHERE ts_kv.device = device_name.id)"
+TENANTS: Final = f"SELECT DISTINCT tenant FROM device_name WHERE {_HAS_POINTS} ORDER BY tenant"
+DEVICES: Final = f"SELECT name FROM device_name WHERE tenant = ? AND {_HAS_POINTS} ORDER BY name"
+
 
 class Series(NamedTuple):
     """One key of one device by its names, which order it, and its ids."""
