@@ -67,6 +67,7 @@ class Feed:
             async with asyncio.timeout(OPEN_WITHIN_S):
                 await self._open()
         except Unfit:
+            await self._store.close()
             raise
         except Exception as error:
             self._failed(error)
