@@ -171,6 +171,7 @@ async def run_api(
     from engine.ingress import Ingress, Limits
     from engine.metric_board import MetricPin
     from engine.replies import Replies
+    from engine.retention import Retention
     from engine.stores.alarm_store import AlarmStore
     from engine.stores.answers import Answers
     from engine.stores.attribute_store import Attributes
@@ -263,7 +264,8 @@ async def run_api(
             return [tenant.name for tenant in await registry.tenants()]
 
         door = Door(side, partitions, ingress, settings.spool_bytes)
-        house = Housekeeping(side, partitions, tenant_names)
+        retention = Retention(side, registry, store, settings.retention_days)
+        house = Housekeeping(side, partitions, tenant_names, retention)
         due = Due(client, [lambda: look_at_calls(kept)])
         pin = MetricPin(side, f"api-{os.getpid()}")
         for service in (replies, live, auth, door, ingress, cloudthing, house, pin, due):

@@ -21,6 +21,7 @@ from chains.repository import DEFAULT_ROOT, ChainRepository
 from chains.wording import explain
 from engine.errors import BadInput, Conflict, Finding, InvalidDocument, NotFound
 from engine.node import Product
+from engine.retention import MOST_DAYS
 from engine.stores.links import all_normalized
 from engine.stores.people import Role, folded
 from engine.stores.registry import Credential, Device, Registry, Tenant, fingerprint
@@ -106,9 +107,13 @@ def bootstrap_schema() -> dict[str, Any]:
             "events": {"type": "object", "description": "Functions that answer events: `{event id: {lang, source}}`."},
             "protobuf": {"type": "object", "description": "`{descriptor_set_b64, message}`."},
             "payload": {"enum": ["json", "custom"], "description": "`custom`: telemetry is bytes for `transform`."},
+            "retention_days": {
+                "type": "integer", "minimum": 0, "maximum": MOST_DAYS,
+                "description": "Days that points of its devices are kept; 0: for ever. By default as the setting says.",
+            },
             **dict(zip(facets, shapes, strict=True)),
         },
-    }
+    }  # fmt: skip
     chain = {
         "type": "object",
         "description": "A chain file, and the tenant whose chain it is.",

@@ -117,6 +117,7 @@ def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
         "data": str(settings.folder()), "redis_url": url, "operator_token": token, "durability": settings.durability,
         "partitions": settings.partitions, "backlog_entries": settings.backlog_entries,
         "spool_bytes": settings.spool_bytes, "log_level": settings.log_level,
+        "retention_days": settings.retention_days,
         "trusted_proxies": ",".join(settings.trusted_proxies), "cors_origins": ",".join(settings.cors_origins),
         "plugins": ",".join(settings.plugins), "connectors": ",".join(settings.connectors),
         "tls_certificate": settings.tls.certificate,

@@ -77,6 +77,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     spool_bytes: Annotated[int, _about("Bytes of points that may wait for the store before messages are refused")] = (
         1 << 30
     )
+    retention_days: Annotated[
+        int, _about("Days that points are kept, unless their device's product says otherwise; 0: for ever")
+    ] = 0
     tls: Annotated[Tls, _about("Certificate for the listeners that speak TLS")] = Tls()
     trusted_proxies: Annotated[list[str], _about("Addresses whose X-Forwarded-Proto is believed")] = []
     cors_origins: Annotated[list[str], _about("Web origins that may call device paths; empty: any")] = []
@@ -206,6 +209,8 @@ def _check(settings: Settings) -> list[Finding]:
         findings.append(Finding("partitions", "is a number from 1 to 1024"))
     if settings.workers < 0 or settings.api_processes < 1:
         findings.append(Finding("workers", "workers is 0 or more, api_processes is 1 or more"))
+    if not 0 <= settings.retention_days <= 36_500:
+        findings.append(Finding("retention_days", "is a number of days from 0 (for ever) to 36500"))
     seen: dict[str, str] = {}
     for key, address in settings.listeners.items():
         if address in seen and not address.endswith(":0"):

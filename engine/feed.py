@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -66,6 +67,7 @@ class Feed:
             async with asyncio.timeout(OPEN_WITHIN_S):
                 await self._open()
         except Unfit:
+            await self._store.close()
             raise
         except Exception as error:
             self._failed(error)
@@ -81,7 +83,8 @@ class Feed:
         self._tell()
         try:
             if self._in_doubt(points[0]) and (other := self._other(points)) is not None:
-                await self._write([other])
+                if not await self._write([other]):
+                    self._taken = other
                 self.breaker.succeeded()
                 return await self._confront(points[0])
             refused = await self._write(points[:count])
@@ -115,13 +118,17 @@ class Feed:
         return self._went_well([suspect], refused)
 
     def _other(self, points: Sequence[Point]) -> Point | None:
-        """A point that shows whether the store takes any. Never a newer one of the series: it would overtake."""
-        first = points[0]
-        device, series = (first.tenant, first.device), (first.tenant, first.device, first.key)
+        """A point that shows whether the store takes any: the last that it took, else the next of another series.
+
+        Chance chooses the series, since another point may be as bad.
+        """
+        if self._taken is not None:
+            return self._taken
+        heads: dict[tuple[str, str, str], Point] = {}
         for point in points:
-            if (point.tenant, point.device) != device:
-                return point
-        return next((point for point in points if (point.tenant, point.device, point.key) != series), self._taken)
+            heads.setdefault((point.tenant, point.device, point.key), point)
+        others = list(heads.values())[1:]
+        return random.choice(others) if others else None
 
     def _went_well(self, points: Sequence[Point], refused: Sequence[tuple[int, str]]) -> Put:
         self.breaker.succeeded()

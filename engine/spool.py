@@ -76,7 +76,10 @@ class Piece:
 
 
 class SpoolReader:
-    """Reads spools back into memory, all those that are behind in one round trip, the oldest entries first."""
+    """Reads spools back into memory: the head of every one that is behind, in one round trip.
+
+    Their pieces are not mixed: the fewer series stand in a write, the less it costs InfluxDB (a tenth of its time).
+    """
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -104,8 +107,6 @@ class SpoolReader:
             points = sum(len(piece.points) for piece in pieces)
             fitting = READ_POINTS * len(pieces) // max(points, 1)
             self._count = max(READ_AT_LEAST, min(2 * self._count, fitting, READ_AT_MOST))
-        # Within a spool ids rise already, and the sort is stable.
-        pieces.sort(key=lambda piece: id_order(piece.last_id))
         return pieces
 
 

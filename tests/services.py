@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
@@ -9,10 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from tempfile import TemporaryDirectory
+from typing import NamedTuple, NoReturn
 
+import httpx
 import pytest
 
 
@@ -82,6 +86,103 @@ def start_redis(folder: Path, *, appendonly: bool = False) -> tuple[subprocess.P
         time.sleep(0.02)
     process.kill()
     raise RuntimeError("Redis did not start")
+
+
+class Influx(NamedTuple):
+    """An InfluxDB server: where it is, and what is needed to get in. `bucket` is nobody else's."""
+
+    url: str
+    token: str = ""
+    org: str = ""
+    bucket: str = "rulemill"
+
+
+@contextmanager
+def running_influx(folder: Path, *settings: str) -> Iterator[Influx]:
+    """An InfluxDB: Debian's with a folder of its own, or a bucket in the server that RULEMILL_TEST_INFLUX_URL names.
+
+    `settings` are `section.name = value` of its configuration file; a named server cannot have them, and skips.
+    """
+    if named := os.environ.get("RULEMILL_TEST_INFLUX_URL"):
+        if settings:
+            pytest.skip("RULEMILL_TEST_INFLUX_URL names a server whose settings are not ours to change")
+        token, org = (os.environ.get(f"RULEMILL_TEST_INFLUX_{what}", "") for what in ("TOKEN", "ORG"))
+        with influx_bucket(Influx(named, token, org)) as influx:
+            yield influx
+        return
+    process, url = start_influx(folder, *settings)
+    try:
+        yield Influx(url)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def start_influx(folder: Path, *settings: str, port: int = 0) -> tuple[subprocess.Popen[bytes], str]:
+    """Start Debian's InfluxDB; the caller ends it."""
+    program = require("influxd")
+    port = port or free_port()
+    sections: dict[str, list[str]] = {
+        "meta": [f'dir = "{folder}/meta"'],
+        "data": [f'dir = "{folder}/data"', f'wal-dir = "{folder}/wal"', "query-log-enabled = false"],
+        "monitor": ["store-enabled = false"],
+        "subscriber": ["enabled = false"],
+        "continuous_queries": ["enabled = false"],
+        "http": [f'bind-address = "127.0.0.1:{port}"', "log-enabled = false"],
+        "logging": ['level = "error"'],
+    }
+    for setting in settings:
+        section, _, line = setting.partition(".")
+        sections[section].append(line)
+    # The port of its backups cannot be switched off.
+    lines = ["reporting-enabled = false", f'bind-address = "127.0.0.1:{free_port()}"']
+    for section, values in sections.items():
+        lines += [f"[{section}]", *values]
+    (folder / "influxdb.conf").write_text("\n".join(lines))
+    scheme = "https" if any("https-enabled = true" in setting for setting in settings) else "http"
+    with (folder / "influxd.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "run", "-config", str(folder / "influxdb.conf")], stdout=log, stderr=subprocess.STDOUT
+        )
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return process, f"{scheme}://127.0.0.1:{port}"
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    process.kill()
+    process.wait(10)
+    raise RuntimeError(f"InfluxDB did not start: {(folder / 'influxd.log').read_text()[-2000:]}")
+
+
+@contextmanager
+def influx_bucket(server: Influx) -> Iterator[Influx]:
+    """The same server with a database or bucket of its own, which the store makes, and which is dropped at the end."""
+    own = server._replace(bucket=f"test-{os.getpid()}-{time.time_ns()}")
+    try:
+        yield own
+    finally:
+        headers = {"Authorization": f"Token {own.token}"} if own.token else {}
+        with httpx.Client(base_url=own.url, headers=headers, timeout=30) as client:
+            version = client.get("/ping").headers.get("X-Influxdb-Version", "").lstrip("v")
+            if version.startswith("2"):
+                found = client.get("/api/v2/buckets", params={"name": own.bucket, "org": own.org})
+                for bucket in found.json().get("buckets", ()):
+                    client.delete(f"/api/v2/buckets/{bucket['id']}").raise_for_status()
+            elif version.startswith("3"):
+                client.delete("/api/v3/configure/database", params={"db": own.bucket})
+            else:
+                client.post("/query", data={"q": f'DROP DATABASE "{own.bucket}"'}).raise_for_status()
+
+
+@cache
+def shared_influx() -> Influx:
+    """One server for all tests of the process; they take buckets of their own (`influx_bucket`)."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="influxdb-")))
+    return stack.enter_context(running_influx(folder))
 
 
 def free_port() -> int:

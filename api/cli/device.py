@@ -9,7 +9,7 @@ import click
 from api.cli.arguments import confirm
 from api.cli.client import Server, with_server
 from api.cli.device_talk import attributes, commands, rpc
-from api.cli.output import Failed, local_time, more, print_fields, print_json, print_table, take
+from api.cli.output import Failed, local_time, more, note, print_fields, print_json, print_table, take
 
 KINDS: Final = {"access-token": "ACCESS_TOKEN", "mqtt-basic": "MQTT_BASIC", "ct-token": "CT_TOKEN"}
 """A kind of credential as the flag says it, to the API's word."""
@@ -176,8 +176,10 @@ def delete(server: Server, device: str, yes: bool) -> None:
     """
     known = server.get(server.of_tenant("devices", device))
     confirm(f"Delete {known['name']} with all its points, attributes and alarms?", yes)
-    server.call("DELETE", server.of_tenant("devices", known["id"]), answer_s=600)
+    answer = server.call("DELETE", server.of_tenant("devices", known["id"]), answer_s=600)
     click.echo(f"Deleted {known['name']}.")
+    for each in (answer or {}).get("left", []):
+        note(f"Not deleted: {each}")
 
 
 for verb in (attributes, rpc, commands):

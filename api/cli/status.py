@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from api.cli.client import Server, with_server
-from api.cli.output import Failed, print_fields, print_json, print_table, seconds, size
+from api.cli.output import Failed, local_time, print_fields, print_json, print_table, seconds, size
 
 
 @click.command()
@@ -44,6 +44,17 @@ def _stores(stores: list[dict[str, Any]]) -> list[str]:
     return lines + sorted({note for one in stores for note in one["told"]})
 
 
+def _retention(sweep: dict[str, Any] | None) -> str:
+    if sweep is None:
+        return ""
+    if sweep["problem"]:
+        return f"points are kept longer than they shall be: {sweep['problem']}"
+    looked = f"{sweep['looked_at']} devices looked at, {sweep['devices']} had points that were too old"
+    if not sweep["ended_ms"]:
+        return f"a sweep goes on since {local_time(sweep['began_ms'])}: {looked}"
+    return f"last sweep {local_time(sweep['began_ms'])}: {looked}"
+
+
 def _spool(found: dict[str, Any]) -> str:
     oldest_ms = max((one["spool_oldest_ms"] for one in found["partitions"]), default=0)
     waits = f", the oldest for {seconds(oldest_ms)}" if oldest_ms else ""
@@ -68,6 +79,7 @@ def _show(url: str, found: dict[str, Any]) -> None:
             ("backlog", backlog),
             *(("store", line) for line in _stores(found["stores"])),
             ("spool", _spool(found)),
+            ("retention", _retention(found["retention"])),
             ("waiting", f"{found['parked']} messages for a time, a call or an answer"),
             ("retrying", f"{lanes} devices"),
             ("dead letters", letters + (": rulemill dead list" if found["dead_letters"] else "")),

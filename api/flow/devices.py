@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from api.device_record import device_record
 from api.flow.operation import BASE, Answer, Call, Operation, Parts
-from engine.errors import Conflict, NotFound
+from engine.errors import Conflict, NotFound, Unsupported
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, MQTT_BASIC, Credential, Device, new_token
 from engine.stores.tenant_data import forget_device
 
@@ -180,8 +180,17 @@ async def rotate_credential(parts: Parts, call: Call) -> Answer:
     return Answer(200, shown(made, [secret]))
 
 
+class Deleted(msgspec.Struct, frozen=True):
+    """What is left of a device that is gone."""
+
+    left: Annotated[list[str], Meta(description="What could not be deleted, and why.")]
+
+
 async def delete_device(parts: Parts, call: Call) -> Answer:
-    """Forget a device and everything it has stored. Repeating it after an error finishes what was begun."""
+    """Forget a device and everything it has stored. Repeating it after an error finishes what was begun.
+
+    Where the telemetry store cannot delete, its points stay (200 tells so); nothing finds them any more.
+    """
     device = await find(parts, call)
     parts.messages.admit()
     if device.enabled:
@@ -189,9 +198,13 @@ async def delete_device(parts: Parts, call: Call) -> Answer:
         await parts.registry.put_device(replace(device, enabled=False))
     await _tell_deletion(parts, device)
     await forget_device(parts.wire, parts.partitions, device.tenant, device.id)
-    await parts.store.delete_device(device.tenant, device.id)
+    left = []
+    try:
+        await parts.store.delete_device(device.tenant, device.id)
+    except Unsupported as error:
+        left.append(f"its points: {error.reason}")
     await parts.registry.delete_device(device.tenant, device.id)
-    return Answer(204)
+    return Answer(200, Deleted(left)) if left else Answer(204)
 
 
 async def _tell_deletion(parts: Parts, device: Device) -> None:
@@ -228,7 +241,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         method="DELETE", path=ONE, id="delete_device", summary="Delete a device and everything it has stored",
-        handler=delete_device, answers={204: None},
+        handler=delete_device, answers={200: Deleted, 204: None},
     ),
     Operation(
         method="PUT", path=ONE + "/credentials", id="set_credentials",

@@ -7,14 +7,14 @@ from typing import Any
 from api.networks import check_networks
 from api.provision_facet import check_provision
 from engine.errors import BadInput, Finding, ScriptError
+from engine.retention import FACET, check_days
 from engine.sandbox.script import LANGS, check_script
 from nodes.codecs.formats import proto_codec
 from nodes.codecs.values import pointer_step
 
 
 def check_facets(facets: dict[str, Any]) -> list[Finding]:
-    """Everything wrong with functions, `protobuf`, `payload`, provisioning and what networks have; pointers relative to
-    the facets."""
+    """Everything wrong with the facets that are known; pointers relative to the facets."""
     found: list[Finding] = []
     if facets.get("transform") is not None:
         found += _function(facets["transform"], "/transform")
@@ -25,6 +25,8 @@ def check_facets(facets: dict[str, Any]) -> list[Finding]:
             proto_codec(facets["protobuf"])
         except BadInput as error:
             found.append(Finding("/protobuf" + error.pointer, error.reason))
+    if facets.get(FACET) is not None:
+        found += check_days(facets[FACET])
     return found + _payload(facets) + check_provision(facets) + check_networks(facets)
 
 

@@ -62,13 +62,17 @@ class _Viewer:
         self._waiting.clear()
         self._wake.set()
 
-    async def next(self) -> tuple[list[Point], list[dict[str, Any]]]:
-        """The points that have come, and what is to be said of others; both empty after BEAT_S without any."""
+    async def wait(self, for_s: float) -> bool:
+        """Whether something has come within that time."""
         try:
-            async with asyncio.timeout(BEAT_S):
+            async with asyncio.timeout(for_s):
                 await self._wake.wait()
         except TimeoutError:
-            return [], []
+            return False
+        return True
+
+    def take(self) -> tuple[list[Point], list[dict[str, Any]]]:
+        """The points that have come, and what is to be said of others."""
         self._wake.clear()
         points = [point for part in self._waiting for point in part]
         self._waiting.clear()
@@ -109,15 +113,20 @@ class PointTail:
     async def _lines(self, viewer: _Viewer) -> AsyncGenerator[bytes, None]:
         try:
             yield _line({"watching": viewer.tenant})
+            loop = asyncio.get_running_loop()
+            silent_from = loop.time()
             while True:
-                points, said = await viewer.next()
-                if viewer.cut:
+                if not await viewer.wait(silent_from + BEAT_S - loop.time()):
+                    text = _line({"beat": now_ms()})
+                elif viewer.cut:
                     yield _line({"cut": viewer.cut})
                     return
-                text = await self._named(viewer, points)
-                text += b"".join(_line(each) for each in said)
-                if text or not points:
-                    yield text or _line({"beat": now_ms()})
+                else:
+                    points, said = viewer.take()
+                    text = await self._named(viewer, points) + b"".join(_line(each) for each in said)
+                if text:
+                    yield text
+                    silent_from = loop.time()
         finally:
             await self.watchers.leave(viewer)
 

@@ -14,6 +14,7 @@ from api.flow.operation import BASE, Answer, Call, Lines, Operation, Parts
 from api.flow.point_queries import POINTS_MOST, Asked, Devices, Keys, PointShown, asked, check_size, shown
 from api.flow.times import FAR_MS, Behind, First, read_range
 from api.points import csv_form, ndjson_form
+from engine.errors import BadInput
 from engine.stores.timeseries import Page
 
 STREAM_PAGE: Final = 2000
@@ -118,10 +119,13 @@ class _Walk(msgspec.Struct):
     newest_first: bool
 
     async def page(self, limit: int, cursor: str) -> Page:
-        return await self.parts.store.range(
-            self.of.tenant, self.of.ids, self.of.keys, self.start_ms, self.end_ms,
-            limit=limit, newest_first=self.newest_first, cursor=cursor,
-        )  # fmt: skip
+        try:
+            return await self.parts.store.range(
+                self.of.tenant, self.of.ids, self.of.keys, self.start_ms, self.end_ms,
+                limit=limit, newest_first=self.newest_first, cursor=cursor,
+            )  # fmt: skip
+        except BadInput as error:
+            raise BadInput(f"query parameter cursor: {error.reason}", "?cursor") from error
 
     async def pages(self, first: Page, limit: int | None) -> AsyncGenerator[Page, None]:
         """The first page and those behind it, up to `limit` points."""

@@ -20,6 +20,7 @@ from engine.message import now_ms
 from engine.metric_board import merge, read_board
 from engine.partitions import all_keys
 from engine.redis_scripts import OLDEST
+from engine.retention import Sweep, last_sweep
 from engine.store_state import StoreState, read_states
 from engine.wire import call as call_script
 from engine.wire import failed
@@ -57,6 +58,16 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     told: Annotated[list[str], Meta(description="What somebody who runs the store should know.")]
 
 
+class RetentionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The last sweep over points that are older than they shall be, or the one that goes on."""
+
+    began_ms: int
+    ended_ms: Annotated[int, Meta(description="0 while it goes on, or waits for the store.")]
+    looked_at: Annotated[int, Meta(description="Devices so far.")]
+    devices: Annotated[int, Meta(description="Those of which points were deleted.")]
+    problem: Annotated[str, Meta(description="Why points are kept longer than they shall be; empty: they are not.")]
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The whole server."""
 
@@ -65,6 +76,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     spool_bytes: int
     spool_limit_bytes: Annotated[int, Meta(description="Bytes in the spool at which messages are refused.")]
     stores: list[StoreStatus]
+    retention: Annotated[RetentionStatus | None, Meta(description="null: there was no sweep yet, or nothing is to go.")]
     parked: int
     dead_letters: int
     partitions: list[PartitionStatus]
@@ -113,7 +125,7 @@ async def read_status(parts: Parts) -> Status:
     return Status(
         workers=workers, partitions=found, stores=[_store(state) for state in await read_states(parts.wire, workers)],
         entries=sum(one.entries for one in found), spool_bytes=sum(one.spool_bytes for one in found),
-        spool_limit_bytes=parts.spool_limit_bytes,
+        spool_limit_bytes=parts.spool_limit_bytes, retention=_retention(await last_sweep(parts.wire)),
         parked=sum(one.parked for one in found), dead_letters=sum(one.dead_letters for one in found),
     )  # fmt: skip
 
@@ -127,6 +139,13 @@ def _store(state: StoreState) -> StoreStatus:
     return StoreStatus(
         worker=state.worker, store=state.store, circuit=state.circuit, for_ms=max(0, now_ms() - state.since_ms),
         reason=state.reason, told=state.told,
+    )  # fmt: skip
+
+
+def _retention(sweep: Sweep | None) -> RetentionStatus | None:
+    return None if sweep is None else RetentionStatus(
+        began_ms=sweep.began_ms, ended_ms=sweep.ended_ms, looked_at=sweep.looked_at, devices=sweep.devices,
+        problem=sweep.problem,
     )  # fmt: skip
 
 

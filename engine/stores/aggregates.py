@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from math import isfinite
-from typing import Final
+from typing import Any, Final
 
 from engine.errors import BadInput
 from engine.stores.timeseries import FUNCTIONS, MOST_BUCKETS
@@ -86,6 +86,12 @@ def mean(longs: int, of_longs: int, doubles: int, of_doubles: float) -> float | 
     return _finite((float(of_longs) + of_doubles) / (longs + doubles))
 
 
+def of_values(functions: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """What checked functions give of the values of one window's points, which stand by time."""
+    numbers = sorted((value for value in values if type(value) in (int, float)), key=order)
+    return {function: _of(function, values, numbers) for function in functions}
+
+
 def plain(number: int | float) -> int | float:
     """A number as an aggregate shows it: there is one zero, not two."""
     return number + 0.0 if type(number) is float else number
@@ -93,3 +99,29 @@ def plain(number: int | float) -> int | float:
 
 def _finite(number: float) -> float | None:
     return number + 0.0 if isfinite(number) else None
+
+
+def _of(function: str, values: Sequence[Any], numbers: Sequence[int | float]) -> Any:
+    match function:
+        case "count":
+            return len(values)
+        case "first":
+            return values[0]
+        case "last":
+            return values[-1]
+    if not numbers:
+        return None
+    longs = [number for number in numbers if type(number) is int]
+    doubles = [number for number in numbers if type(number) is float]
+    match function:
+        case "min":
+            return plain(numbers[0])
+        case "max":
+            return plain(numbers[-1])
+        case "sum":
+            return total(len(longs), sum(longs), len(doubles), sum(doubles))
+        case "mean":
+            return mean(len(longs), sum(longs), len(doubles), sum(doubles))
+    thousandths = percentile(function)
+    assert thousandths is not None
+    return plain(numbers[rank(thousandths, len(numbers))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,7 +37,7 @@ def mark(tenant: str, devices: Sequence[str], keys: Sequence[str] | None, newest
     """What a cursor is bound to: the query without its times and its limit, names in any order and number."""
     # A checksum guards against mix-ups, not against forgery: a forged position shows nothing but what was asked for.
     query = (tenant, sorted(set(devices)), None if keys is None else sorted(set(keys)), newest_first)
-    return zlib.crc32(msgspec.msgpack.encode(query))
+    return zlib.crc32(json.dumps(query).encode())  # as ASCII, whatever the names hold
 
 
 def encode(mark: int, position: Position) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 from engine.errors import BadInput, PointsRefused, StoreUnavailable
 from engine.message import Point
 from engine.stores import cursor as cursors
-from engine.stores.aggregates import check_functions, mean, order, percentile, plain, rank, too_many_buckets, total
+from engine.stores.aggregates import check_functions, of_values, too_many_buckets
 from engine.stores.timeseries import MOST_BUCKETS, Bucket, Page
 from engine.stores.values import INT64_MAX, INT64_MIN, point_problem
 from engine.stores.windows import Window, edges, place
@@ -120,7 +119,7 @@ class MemoryTimeseries:
             points = _within(series, start_ms, end_ms)
             for i, found in groupby(points, lambda point: place(bounds, point.ts_ms)):
                 some = list(found)
-                values = {function: _aggregated(function, some) for function in asked}
+                values = of_values(asked, [point.value for point in some])
                 buckets.append(Bucket(device, key, bounds[i], bounds[i + 1], values))
             if len(buckets) > MOST_BUCKETS:
                 raise too_many_buckets()
@@ -130,6 +129,18 @@ class MemoryTimeseries:
         """The keys a device has points of, sorted."""
         self._check_open()
         return [key for _, key, _ in self._series(tenant, [device], None)]
+
+    async def tenants(self) -> list[str]:
+        """The tenants that have points, sorted."""
+        self._check_open()
+        return sorted({tenant for (tenant, _), keys in self._devices.items() if any(keys.values())})
+
+    async def devices(self, tenant: str) -> list[str]:
+        """The devices of a tenant that have points, sorted."""
+        self._check_open()
+        return sorted(
+            device for (owner, device), keys in self._devices.items() if owner == tenant and any(keys.values())
+        )
 
     async def delete(
         self, tenant: str, devices: Sequence[str], keys: Sequence[str] | None, start_ms: int, end_ms: int
@@ -167,30 +178,3 @@ class MemoryTimeseries:
 def _within(series: Series, start_ms: int, end_ms: int) -> list[Point]:
     """The points of start <= ts < end, by time."""
     return [series[ts_ms] for ts_ms in sorted(series) if start_ms <= ts_ms < end_ms]
-
-
-def _aggregated(function: str, points: Sequence[Point]) -> Any:
-    """A function of the points of one window, by time."""
-    if function == "count":
-        return len(points)
-    if function == "first":
-        return points[0].value
-    if function == "last":
-        return points[-1].value
-    numbers = sorted((point.value for point in points if type(point.value) in (int, float)), key=order)
-    if not numbers:
-        return None
-    longs = [number for number in numbers if type(number) is int]
-    doubles = [number for number in numbers if type(number) is float]
-    match function:
-        case "min":
-            return plain(numbers[0])
-        case "max":
-            return plain(numbers[-1])
-        case "sum":
-            return total(len(longs), sum(longs), len(doubles), sum(doubles))
-        case "mean":
-            return mean(len(longs), sum(longs), len(doubles), sum(doubles))
-    thousandths = percentile(function)
-    assert thousandths is not None
-    return plain(numbers[rank(thousandths, len(numbers))])

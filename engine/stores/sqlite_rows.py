@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
 from engine.errors import BadInput
 from engine.message import Point
-from engine.stores.values import INT64_MAX, INT64_MIN, LETTERS, MAX_TS_MS, encodes, is_degrees, json_text
+from engine.stores.values import INT64_MAX, INT64_MIN, LETTERS, MAX_TS_MS, encodes, is_degrees, is_name, json_text
 
 Row = tuple[str, Any, float | None, float | None]
 """Type letter, value, latitude, longitude."""
@@ -31,11 +32,9 @@ def row_of(point: Point) -> Row | None:
             return None
     elif kind is None or (kind == "s" and not encodes(value)):
         return None
-    if type(key) is not str or type(device) is not str or type(tenant) is not str or type(point.ts_ms) is not int:
+    if not (is_name(key) and is_name(device) and is_name(tenant)):
         return None
-    if not (key and device and tenant and -MAX_TS_MS <= point.ts_ms <= MAX_TS_MS):
-        return None
-    if not (key.isascii() and device.isascii() and tenant.isascii()) and not encodes(key + device + tenant):
+    if type(point.ts_ms) is not int or not -MAX_TS_MS <= point.ts_ms <= MAX_TS_MS:
         return None
     lat, lon = point.lat, point.lon
     if lat is None and lon is None:
@@ -45,14 +44,17 @@ def row_of(point: Point) -> Row | None:
     return kind, value, _degrees(lat), _degrees(lon)
 
 
-def point_of(tenant: str, device: str, key: str, row: tuple[int, str, Any, float | None, float | None]) -> Point:
+def point_of(tenant: str, device: str, key: str, row: Sequence[Any]) -> Point:
     """The point of a row (timestamp, type letter, value, latitude, longitude)."""
     ts_ms, kind, value, lat, lon = row
+    return Point(tenant, device, key, ts_ms, value_of(kind, value), lat, lon)
+
+
+def value_of(kind: str, value: Any) -> Any:
+    """A value from its type letter and its column."""
     if kind == "b":
-        value = bool(value)
-    elif kind == "j":
-        value = json.loads(value)
-    return Point(tenant, device, key, ts_ms, value, lat, lon)
+        return bool(value)
+    return json.loads(value) if kind == "j" else value
 
 
 def _degrees(value: float | None) -> float | None:

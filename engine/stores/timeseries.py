@@ -121,6 +121,14 @@ class Timeseries(Protocol):
         """The keys a device has points of, sorted."""
         ...
 
+    async def tenants(self) -> list[str]:
+        """The tenants that have points, sorted."""
+        ...
+
+    async def devices(self, tenant: str) -> list[str]:
+        """The devices of a tenant that have points, sorted."""
+        ...
+
     async def delete(
         self, tenant: str, devices: Sequence[str], keys: Sequence[str] | None, start_ms: int, end_ms: int
     ) -> None:

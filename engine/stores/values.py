@@ -68,10 +68,8 @@ def problem(value: Any) -> str | None:
 def point_problem(point: Point) -> str | None:
     """Why no store can hold the point; None when they can."""
     for what, name in (("tenant", point.tenant), ("device", point.device), ("key", point.key)):
-        if type(name) is not str or not name or not encodes(name):
-            return f"{what} is not a name: {name!r}"
-        if len(name) > MAX_NAME_BYTES or len(name.encode()) > MAX_NAME_BYTES:
-            return f"{what} has more than {MAX_NAME_BYTES} bytes: {name[:40]!r}…"
+        if not is_name(name):
+            return f"{what} is not a name of 1 to {MAX_NAME_BYTES} bytes: {ascii(name)[:60]}"
     if type(point.ts_ms) is not int or not -MAX_TS_MS <= point.ts_ms <= MAX_TS_MS:
         return f"timestamp is not a whole number of milliseconds within {MAX_TS_MS} of 1970: {_shown(point.ts_ms)}"
     for what, degrees in (("lat", point.lat), ("lon", point.lon)):
@@ -79,6 +77,19 @@ def point_problem(point: Point) -> str | None:
             return f"{what} is not a finite number: {_shown(degrees)}"
     reason = problem(point.value)
     return None if reason is None else f"key {point.key!r}: {reason}"
+
+
+def is_name(text: Any) -> bool:
+    """Whether a tenant, a device or a key can be called so: text of 1 to `MAX_NAME_BYTES` bytes of UTF-8."""
+    if type(text) is not str or not text or len(text) > MAX_NAME_BYTES:
+        return False
+    return text.isascii() or (encodes(text) and len(text.encode()) <= MAX_NAME_BYTES)
+
+
+def held_range(start_ms: int, end_ms: int) -> tuple[int, int]:
+    """The part of start <= ts < end that points can be in; (0, 0) for none."""
+    start_ms, end_ms = max(start_ms, -MAX_TS_MS), min(end_ms, MAX_TS_MS + 1)
+    return (start_ms, end_ms) if start_ms < end_ms else (0, 0)
 
 
 def is_degrees(value: Any) -> bool:

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from engine.errors import BadInput
-from engine.stores.values import MAX_TS_MS
+from engine.stores.values import held_range
 from engine.stores.zones import DAY_MS, check_zone, spans
 
 MOST: Final = 20_000
@@ -72,12 +72,13 @@ def window(every: str, zone: str = "UTC") -> Window:
 def edges(window: Window, start_ms: int, end_ms: int) -> list[int]:
     """Where the windows that start <= ts < end meets begin, and where the last one ends; empty for an empty range.
 
-    Only times that a point can have count; BadInput if there are more than `MOST` windows.
+    Only times that a point can have count. BadInput for more than `MOST` windows, and for a window that is none.
     """
-    start_ms, end_ms = max(start_ms, -MAX_TS_MS), min(end_ms, MAX_TS_MS + 1)
-    if start_ms >= end_ms:
+    start_ms, end_ms = held_range(start_ms, end_ms)
+    if start_ms == end_ms:
         return []
     grid = _grid(window)
+    check_zone(window.zone)
     if (end_ms - start_ms) // grid.every_ms > MOST * 1.25:  # months are counted as 31 days: look closer below
         raise _too_many(window)
     found: list[int] = []

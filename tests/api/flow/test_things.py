@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from engine.errors import Unsupported
 from engine.message import Point
 from engine.partitions import all_keys
+from engine.stores.memory import MemoryTimeseries
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, digest
 from tests.api.flow.serving import FlowStack, T
 from tests.api.stack import PARTITIONS, TENANT
@@ -90,6 +92,11 @@ async def test_products_are_checked_as_far_as_known(stack: FlowStack) -> None:
         "/facets/protobuf/descriptor_set_b64",
     ]
     assert (await stack.get(f"{T}/products"))["products"][0]["revision"] == 2
+    for days in (0, 30, None):
+        await stack.put(f"{T}/products/p1", {"facets": {"retention_days": days}})
+    for days in (-1, 1.5, True, "30", 36_501):
+        problem = await stack.put(f"{T}/products/p1", {"facets": {"retention_days": days}}, 400)
+        assert [fault["pointer"] for fault in problem["errors"]] == ["/facets/retention_days"]
 
 
 async def test_a_device_with_a_chosen_id_and_credentials(stack: FlowStack) -> None:
@@ -173,6 +180,17 @@ async def test_a_deleted_device_leaves_nothing(stack: FlowStack) -> None:
     left = [key async for key in stack.redis.scan_iter(f"*{device.id}*")]
     assert left == []
     assert await stack.registry.find_credential(f"ACCESS_TOKEN:{digest(ACCESS_TOKEN, 'T1')}") is None
+
+
+async def test_a_deleted_device_is_gone_where_the_store_cannot_delete(stack: FlowStack) -> None:
+    class Keeping(MemoryTimeseries):
+        async def delete_device(self, tenant: str, device: str) -> None:
+            raise Unsupported("this store keeps everything")
+
+    await stack.device("d1", token="T1")
+    stack.parts.store = Keeping()
+    assert await stack.delete(f"{T}/devices/d1", 200) == {"left": ["its points: this store keeps everything"]}
+    await stack.get(f"{T}/devices/d1", 404)
 
 
 async def test_attributes_by_scope(stack: FlowStack) -> None:

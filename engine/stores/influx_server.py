@@ -1,0 +1,263 @@
+"""What an InfluxDB server is and what it lacks: its version, our database or bucket in it, our rights, its limits."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from engine.errors import StoreUnavailable, Unfit
+from engine.stores.influx_http import Denied, Http, Missing, NotTaken, basic
+from engine.stores.influx_rows import Series
+from engine.stores.influxql import identifier
+from engine.stores.line_protocol import MEASUREMENT
+
+_NUMBER: Final = re.compile(r"v?([0-9]+)\.([0-9]+)")
+_PROBE: Final = f"SELECT t FROM {MEASUREMENT} LIMIT 1"
+
+
+class Server(NamedTuple):
+    """What was found."""
+
+    version: str
+    """As the server says it."""
+    major: int
+    """1, 2 or 3."""
+    v2_write: bool
+    """Lines go to `/api/v2/write`, else to `/write`."""
+    org: str
+    told: list[str]
+    """What somebody who runs it should know."""
+
+
+async def find(http: Http) -> Server:
+    """Look at the server and make what is missing; raises StoreUnavailable, or Unfit naming what would mend it."""
+    version, major, minor = await _version(http)
+    access = http.access
+    user = access.username
+    try:
+        if major == 1:
+            if minor < 6:
+                raise Unfit(f"InfluxDB {version} at {access.base} is too old; 1.6 is the oldest that will do")
+            http.authorization = _authorization_1(http)
+            return Server(version, 1, minor >= 8, access.org or "-", await _prepare_1(http))
+        # 2.x has users with a password only for /write and /query.
+        http.authorization = f"Token {access.token}" if access.token else _authorization_1(http)
+        if major == 2:
+            if not access.token:
+                return Server(version, 2, False, access.org, await _prepare_2_by_user(http))
+            org, told = await _prepare_2(http)
+            return Server(version, 2, True, org, told)
+        return Server(version, 3, bool(access.token) or not user, access.org or "-", await _prepare_3(http))
+    except Denied as error:
+        raise Unfit(f"{access.base}: {error.reason}") from error
+
+
+async def _version(http: Http) -> tuple[str, int, int]:
+    """The version as the server says it, major and minor number."""
+    access = http.access
+    if access.token:
+        http.authorization = f"Token {access.token}"
+    elif access.username:
+        http.authorization = basic(access.username, access.password)
+    headers, body = await http.call("GET", "/ping")
+    said = headers.get("X-Influxdb-Version", "") or (body.get("version", "") if isinstance(body, dict) else "")
+    if "X-Influxdb-Version" not in headers and not said:
+        raise Unfit(f"{access.base} does not say that it is InfluxDB")
+    if (found := _NUMBER.match(said)) is None:  # one built by hand may not know
+        try:
+            _, body = await http.call("GET", "/health")
+        except Missing:
+            return said, 1, 6
+        found = _NUMBER.match(body.get("version", "") if isinstance(body, dict) else "")
+    if found is None:
+        try:
+            await http.call("GET", "/api/v2/setup")
+        except Missing:
+            return said, 1, 8
+        return said, 2, 0
+    major = int(found[1])
+    if not 1 <= major <= 3:
+        raise Unfit(f"InfluxDB {said} at {access.base}: 1.6 to 3 are known")
+    return said, major, int(found[2])
+
+
+def _authorization_1(http: Http) -> str:
+    access = http.access
+    if access.username:
+        return basic(access.username, access.password)
+    if ":" in access.token:  # as 1.8 wants it at /api/v2/write
+        username, _, password = access.token.partition(":")
+        return basic(username, password)
+    return f"Bearer {access.token}" if access.token else ""
+
+
+async def _prepare_1(http: Http) -> list[str]:
+    access = http.access
+    database = identifier(access.database)
+    names = [name for (name,) in await _rows(http, "SHOW DATABASES")]
+    if access.database not in names:
+        await _make(http, f"CREATE DATABASE {database}")
+    granting = f"GRANT ALL ON {database} TO {identifier(access.username)}"
+    try:
+        policies = await _rows(http, f"SHOW RETENTION POLICIES ON {database}")
+        await _may_write(http)
+    except Denied as error:
+        raise Unfit(f"{access.base}: {error.reason}; let an administrator run: {granting}") from error
+    wanted = [row for row in policies if (row[0] == access.policy if access.policy else row[4])]
+    if not wanted:
+        policy = identifier(access.policy or "autogen")
+        default = "" if access.policy else " DEFAULT"
+        await _make(http, f"CREATE RETENTION POLICY {policy} ON {database} DURATION INF REPLICATION 1{default}")
+    told = [_kept(row[1]) for row in wanted if row[1] != "0s"]
+    return told + await _limits_1(http)
+
+
+async def _limits_1(http: Http) -> list[str]:
+    """What 1.x drops without being asked: series beyond its limits."""
+    limits: dict[str, Any] = {}
+
+    def take(_: int, series: Series) -> None:
+        for row in _plain(series):
+            limits.update(zip(series.columns, row, strict=False))
+
+    try:
+        await http.query("SHOW DIAGNOSTICS", take)
+    except Denied:
+        return ["the user may not read the server's limits (max-values-per-tag, max-series-per-database)"]
+    told = []
+    if devices := limits.get("max-values-per-tag"):
+        told.append(
+            f"points of more than {devices} devices, keys or tenants are refused (max-values-per-tag of [data] in "
+            "influxdb.conf; 0 takes any number; index-version tsi1 knows no such limit)"
+        )
+    if series := limits.get("max-series-per-database"):
+        told.append(
+            f"points of more than {series} series, keys times devices, are refused (max-series-per-database of [data] "
+            "in influxdb.conf; 0 takes any number; index-version tsi1 knows no such limit)"
+        )
+    return told
+
+
+async def _prepare_2(http: Http) -> tuple[str, list[str]]:
+    access = http.access
+    org, org_id = await _org(http)
+    making = f"influx bucket create --name {access.bucket} --org {org} --retention 0"
+    _, found = await _found(http, "/api/v2/buckets", {"name": access.bucket, "orgID": org_id})
+    buckets = (found or {}).get("buckets") or []
+    if buckets:
+        bucket = buckets[0]
+    else:
+        body = {"name": access.bucket, "orgID": org_id, "retentionRules": []}
+        try:
+            _, bucket = await http.call("POST", "/api/v2/buckets", json=body)
+        except StoreUnavailable as error:
+            raise _cannot_make(http, f"bucket {access.bucket!r}", making, error) from error
+    if not await _answers(http):
+        mapping = {
+            "bucketID": bucket["id"], "orgID": org_id, "database": access.database,
+            "retention_policy": access.policy or "autogen", "default": not access.policy,
+        }  # fmt: skip
+        making = (
+            f"influx v1 dbrp create --bucket-id {bucket['id']} --db {access.database} --rp {access.policy or 'autogen'}"
+            f"{'' if access.policy else ' --default'} --org {org}"
+        )
+        try:
+            await http.call("POST", "/api/v2/dbrps", json=mapping)
+        except StoreUnavailable as error:
+            raise _cannot_make(http, f"mapping of the bucket {access.bucket!r}", making, error) from error
+    kept = [rule["everySeconds"] for rule in bucket.get("retentionRules") or [] if rule.get("everySeconds")]
+    return org, [_kept(f"{kept[0]} s")] if kept else []
+
+
+async def _prepare_2_by_user(http: Http) -> list[str]:
+    access = http.access
+    try:
+        there = await _answers(http)
+        await _may_write(http)
+    except Missing:
+        there = False
+    if not there:
+        raise Unfit(
+            f"{access.base} has no bucket {access.bucket!r} that the user {access.username!r} can reach; with a token "
+            f"(influx_token) it is made, or run: influx bucket create --name {access.bucket} --retention 0"
+        )
+    return []
+
+
+async def _prepare_3(http: Http) -> list[str]:
+    access = http.access
+    if not await _answers(http):
+        try:
+            await http.call("POST", "/api/v3/configure/database", json={"db": access.database})
+        except StoreUnavailable as error:
+            making = f"influxdb3 create database {access.database}"
+            raise _cannot_make(http, f"database {access.database!r}", making, error) from error
+    return [
+        "InfluxDB 3 deletes no points: devices that are deleted leave theirs behind",
+        "InfluxDB 3 Core refuses queries over more files than its limit, some three days of writing",
+    ]
+
+
+async def _org(http: Http) -> tuple[str, str]:
+    """Name and id of the organization; the only one that the token sees if none is named."""
+    name = http.access.org
+    _, found = await _found(http, "/api/v2/orgs", {"org": name} if name else {})
+    orgs = (found or {}).get("orgs") or []
+    if len(orgs) == 1:
+        return orgs[0]["name"], orgs[0]["id"]
+    if name:
+        raise Unfit(f"{http.access.base} has no organization {name!r} that the token can see (influx_org)")
+    raise Unfit(f"the token sees {len(orgs)} organizations at {http.access.base}: name one (influx_org)")
+
+
+async def _found(http: Http, path: str, params: dict[str, str]) -> tuple[Any, Any]:
+    try:
+        return await http.call("GET", path, params=params)
+    except Missing:
+        return {}, None
+
+
+async def _answers(http: Http) -> bool:
+    """Whether InfluxQL reaches the database."""
+    try:
+        await http.query(_PROBE, lambda _, __: None)
+    except Missing:
+        return False
+    return True
+
+
+async def _make(http: Http, statement: str) -> None:
+    try:
+        await http.query(statement, lambda _, __: None)
+    except Denied as error:
+        raise Unfit(f"{http.access.base}: {error.reason}; let an administrator run: {statement}") from error
+
+
+async def _rows(http: Http, statement: str) -> list[list[Any]]:
+    rows: list[list[Any]] = []
+    await http.query(statement, lambda _, series: rows.extend(_plain(series)))
+    return rows
+
+
+def _plain(series: Series) -> list[list[Any]]:
+    rows: list[list[Any]] = msgspec.json.decode(series.values)
+    return rows
+
+
+async def _may_write(http: Http) -> None:
+    """Raises Denied where we may not."""
+    with contextlib.suppress(NotTaken):  # there is nothing to take
+        await http.write(b"")
+
+
+def _cannot_make(http: Http, what: str, command: str, error: StoreUnavailable) -> Exception:
+    if isinstance(error, Denied | Missing):
+        return Unfit(f"{http.access.base} has no {what}, and we may not make it: {error.reason}; run: {command}")
+    return error
+
+
+def _kept(duration: str) -> str:
+    return f"points are kept for {duration} only, and older ones are refused (the retention of the database or bucket)"
