@@ -83,6 +83,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tls: Annotated[Tls, _about("Certificate for the listeners that speak TLS")] = Tls()
     trusted_proxies: Annotated[list[str], _about("Addresses whose X-Forwarded-Proto is believed")] = []
     cors_origins: Annotated[list[str], _about("Web origins that may call device paths; empty: any")] = []
+    smtp_url: Annotated[str, _about("Mail server, smtp://user:password@host:587; without one, mails become files")] = (
+        ""
+    )
+    mail_from: Annotated[str, _about("Sender of mails")] = "rulemill@localhost"
+    apps_without_tls: Annotated[
+        bool, _about("Let apps of the thethings.iO dialect log in over plain HTTP; --demo does")
+    ] = False
     plugins: Annotated[list[str], _about("Names of installed node plug-ins to load")] = []
     connectors: Annotated[list[str], _about("Names of installed connectors to load")] = []
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _about("How much is logged")] = "info"

@@ -7,6 +7,7 @@ import sys
 import click
 
 from api.cli.alarm import alarm
+from api.cli.app import app
 from api.cli.chain import chain
 from api.cli.dead import dead
 from api.cli.device import device
@@ -34,7 +35,7 @@ def rulemill() -> None:
     """
 
 
-for command in (up, api, worker, status, chain, node, device, points, alarm, dead, tail, tenant, person, secret):
+for command in (up, api, worker, status, chain, node, device, points, alarm, dead, tail, tenant, app, person, secret):
     rulemill.add_command(command)
 
 

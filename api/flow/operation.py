@@ -19,6 +19,9 @@ from engine.deadletters import DeadLetters
 from engine.ingress import Ingress
 from engine.replies import Replies
 from engine.stores.alarm_store import AlarmStore
+from engine.stores.apps.activations import Activations
+from engine.stores.apps.apps import Apps
+from engine.stores.apps.users import Users
 from engine.stores.attribute_store import Attributes
 from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
@@ -52,6 +55,9 @@ class Parts:
     point_tail: PointTail
     firmware: Firmware
     accounts: Accounts
+    apps: Apps
+    app_users: Users
+    activations: Activations
     messages: ServerMessages
     tokens: frozenset[str]
     """SHA-256 of the operator tokens that are accepted, in hex (`token_digest`)."""

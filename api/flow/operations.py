@@ -7,6 +7,7 @@ from typing import Final
 from api.flow import (
     aggregates,
     alarms,
+    apps,
     attributes,
     chains,
     dead_letters,
@@ -30,6 +31,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *tenants.OPERATIONS,
     *people.OPERATIONS,
     *products.OPERATIONS,
+    *apps.OPERATIONS,
     *firmware.OPERATIONS,
     *devices.OPERATIONS,
     *attributes.OPERATIONS,

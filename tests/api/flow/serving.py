@@ -19,6 +19,9 @@ from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
 from api.server_messages import ServerMessages
 from engine.stores.alarm_store import AlarmStore
+from engine.stores.apps.activations import Activations
+from engine.stores.apps.apps import Apps
+from engine.stores.apps.users import Users
 from engine.stores.people import People
 from nodes.catalogue import Catalogue
 from tests.api.stack import PARTITIONS, TENANT, Stack
@@ -45,6 +48,7 @@ class FlowStack(Stack):
             dead_letters=self.dead, attributes=self.attributes, alarms=AlarmStore(self.wire, PARTITIONS),
             store=self.store, tail=tail, point_tail=point_tail, firmware=self.firmware,
             tokens=frozenset({token_digest(TOKEN)}), messages=ServerMessages(self.ingress, self.intake.stamp),
+            apps=Apps(self.redis, self.registry), app_users=Users(self.redis), activations=Activations(self.redis),
             accounts=Accounts(People(self.redis), passwords, LoginThrottle(self.redis, "person")),
         )  # fmt: skip
         self._exit.push_async_callback(tail.stop)
