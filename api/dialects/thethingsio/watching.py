@@ -14,6 +14,7 @@ from api.dialects.thethingsio.subscriptions import Subscription, Subscriptions
 from api.live import Recheck
 from api.live_values import Told
 from engine.stores.apps.rights import GET
+from engine.stores.registry import Device
 
 EVERY_S: Final = 3600.0
 """How often it is looked whether the session has run out."""
@@ -127,3 +128,41 @@ class Watch:
         value = told.values.get(self._resource)
         if value is not None:
             self._value(told, value)
+
+
+class ThingToken:
+    """A subscription to all values of a thing, while its token holds."""
+
+    def __init__(self, parts: Parts, device: Device, print_: str, heard: Callable[[Told], None], ended: Ended) -> None:
+        self._auth, self._device, self._print = parts.auth, device, print_
+        self._heard, self._ended = heard, ended
+        self._subscription: Subscription | None = None
+        self._checking = Recheck("the token of a thing that is followed", self._verify)
+        self._unwatch: Callable[[], None] | None = None
+
+    async def begin(self, subscriptions: Subscriptions) -> None:
+        """Follow the thing; raises redis ConnectionError."""
+        self._unwatch = self._auth.on_change(self._changed)
+        self._subscription = await subscriptions.begin(self._device.tenant, self._heard)
+        self._subscription.follow([self._device.id])
+        # It may have changed since it was looked up, and nobody told.
+        self._checking.ask()
+
+    async def end(self) -> None:
+        """Follow it no more; may be called twice."""
+        if self._unwatch is not None:
+            self._unwatch()
+            self._unwatch = None
+        self._checking.cancel()
+        if self._subscription is not None:
+            subscription, self._subscription = self._subscription, None
+            await subscription.end()
+
+    def _changed(self, device_id: str) -> None:
+        if device_id in ("", self._device.id):
+            self._checking.ask()
+
+    async def _verify(self) -> None:
+        known = await self._auth.find(self._print)
+        if known is None or known.id != self._device.id or not known.enabled:
+            self._ended(error_body(401, "Invalid thing token"))

@@ -11,11 +11,13 @@ import httpx
 
 from api.dialects.thethingsio.http import ThethingsIoHttp
 from api.dialects.thethingsio.parts import Parts
+from api.dialects.thethingsio.realtime import Realtime
 from api.dialects.thethingsio.settings import Settings
 from api.dialects.thethingsio.subscriptions import Subscriptions
 from api.live_values import LiveValues
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
+from api.transports.socketio.server import SocketIo
 from engine.node import Product
 from engine.stores.apps.activations import Activations
 from engine.stores.apps.apps import App, Apps
@@ -47,6 +49,7 @@ class World:
     def __init__(self, stack: Stack, parts: Parts, mail: KeptMail) -> None:
         self.stack, self.parts, self.mail = stack, parts, mail
         self.client: httpx.AsyncClient
+        self.url = ""
 
     async def register(self, email: str, app: str = APP, password: str = "secret 1") -> str:
         """The session token of a new user."""
@@ -79,7 +82,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(redis_url: str, settings: Settings | None = None) -> AsyncIterator[World]:
+async def world(redis_url: str, settings: Settings | None = None, ping_interval_s: float = 25) -> AsyncIterator[World]:
     """Two apps of one product with `temperature` and `humidity` public and `secret` private."""
     async with Stack(redis_url) as stack:
         facets = {"thethingsio": {"public": ["temperature", "humidity"]}}
@@ -97,11 +100,17 @@ async def world(redis_url: str, settings: Settings | None = None) -> AsyncIterat
             passwords=passwords, throttle=LoginThrottle(stack.redis, "app-users"), mail=mail,
             settings=settings or Settings(require_tls=False),
         )  # fmt: skip
-        http = ThethingsIoHttp(parts, Subscriptions(live_values))
-        stack.serve(http)
+        subscriptions = Subscriptions(live_values)
+        http = ThethingsIoHttp(parts, subscriptions)
+        realtime = Realtime(parts, subscriptions)
+        sockets = SocketIo([realtime], ping_interval_s)
+        realtime.waiting = sockets.waiting
+        stack.serve(http, mounts={"socket.io": sockets.application})
         made = World(stack, parts, mail)
-        made.client = await stack.client(await stack.listen())
+        made.url = await stack.listen()
+        made.client = await stack.client(made.url)
         yield made
+        await sockets.stop()
         await http.stop()
         await live_values.stop()
         passwords.close()
