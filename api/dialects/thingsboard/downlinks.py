@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from api.deliveries import UNCONFIRMED
 from api.dialects.thingsboard.payload import UPDATES, update_of
 from api.dialects.thingsboard.topics import LONG, Down
 from api.live import Recheck
@@ -66,9 +67,12 @@ class Downlinks:
         if kind in UPDATES:
             self._send_update(update_of(kind, body))
 
-    def _send_command(self, entry: Pending) -> bool:
+    def _send_command(self, entry: Pending) -> int:
         payload = msgspec.json.encode({"method": entry.command.name, "params": entry.command.payload})
-        return any(self._session.send(f"{topic}{entry.id}", payload) for topic in COMMAND_TOPICS)
+        session = self._session
+        acked = session.shared.deliveries.confirmation(session.device, entry)
+        sent = any(session.send(f"{topic}{entry.id}", payload, acked) for topic in COMMAND_TOPICS)
+        return UNCONFIRMED if sent and acked is not None else sent
 
     def _send_update(self, update: dict[str, Any]) -> None:
         payload = msgspec.json.encode(update)

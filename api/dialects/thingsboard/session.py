@@ -132,9 +132,9 @@ class DeviceLogin:
         """Since when the client of a resumed session was away; else 0."""
         return self._session.away_since_ms if self._session is not None else 0
 
-    def send(self, topic: str, payload: bytes) -> bool:
+    def send(self, topic: str, payload: bytes, acked: Callable[[], None] | None = None) -> bool:
         """Publish to the device at QoS 1 if it subscribed to the topic; whether it did."""
-        return self._session is not None and self._session.send(topic, payload, 1)
+        return self._session is not None and self._session.send(topic, payload, 1, acked)
 
     def work(self, work: Callable[[], Awaitable[None]]) -> Accepted:
         """Do what a publication asks for, then acknowledge it; done again later while Redis is away."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
@@ -67,11 +68,11 @@ class Connection(asyncio.Protocol):
 
     # What the dialect may do.
 
-    def send(self, topic: str, payload: bytes, qos: int = 1) -> bool:
+    def send(self, topic: str, payload: bytes, qos: int = 1, acked: Callable[[], None] | None = None) -> bool:
         """Publish to the client if one of its subscriptions takes `topic`; whether one did."""
         if not self.established or self.closing is not None:
             return False
-        return self._outgoing.send(topic, payload, qos)
+        return self._outgoing.send(topic, payload, qos, acked)
 
     def close(self, reason: CloseReason, detail: str = "", *, abort: bool = False, code: int = 0) -> None:
         """End the connection; what is written already is still sent, unless `abort`. `code` is for level 5."""
