@@ -120,6 +120,11 @@ class Connection(asyncio.Protocol):
         self.close(CloseReason.STOPPING, abort=True)
         self._incoming.abandon()
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What was given to be sent and has not left yet."""
+        return self._transport.get_write_buffer_size() + self._outgoing.waiting_bytes
+
     def unsent(self) -> list[Queued]:
         """Publications the client has not acknowledged."""
         return self._outgoing.remaining()
@@ -155,8 +160,19 @@ class Connection(asyncio.Protocol):
         """The peer does not read; neither do we, or its answers would pile up."""
         self._outgoing.pause()
         self._reading.pause(WRITE)
-        stalled = partial(self.close, CloseReason.SLOW_READER, "does not read", abort=True)
-        self._stall = self._loop.call_later(self._settings.write_stall_s, stalled)
+        self._watch_stall()
+
+    def _watch_stall(self) -> None:
+        buffered, settings = self._transport.get_write_buffer_size(), self._settings
+
+        def look() -> None:
+            taken = buffered - self._transport.get_write_buffer_size()
+            if taken < settings.write_stall_s * settings.write_min_rate:
+                self.close(CloseReason.SLOW_READER, "does not read", abort=True)
+            else:
+                self._watch_stall()
+
+        self._stall = self._loop.call_later(settings.write_stall_s, look)
 
     def resume_writing(self) -> None:
         """The peer reads again."""

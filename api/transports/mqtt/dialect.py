@@ -91,6 +91,10 @@ class Session(Protocol):
     away_since_ms: int
     """Since when the client of a resumed session was away; 0 for a new session."""
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What was given to `send` and has not left yet: whoever sends much waits until it has."""
+
     def send(self, topic: str, payload: bytes, qos: int = 1, acked: Callable[[], None] | None = None) -> bool:
         """Publish to the client if one of its subscriptions takes `topic`; whether one did.
 

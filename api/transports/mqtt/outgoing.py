@@ -91,6 +91,11 @@ class Outgoing:
         self._max_packet = terms.packet_bytes
         self._properties = NO_PROPERTIES if terms.level == 5 else b""
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Payload bytes that wait."""
+        return self._waiting_bytes
+
     def send(self, topic: str, payload: bytes, qos: int, acked: Callable[[], None] | None = None) -> bool:
         """Send if a subscription takes the topic and the client the packet; whether so. At most 1 of `qos` counts.
 
