@@ -32,9 +32,9 @@ R = TypeVar("R")
 class Deliveries(Generic[R]):
     """Hands each command of a device to all its sessions here, oldest first, and notes that it was delivered.
 
-    `give` hands one to a session and tells whether that wanted it: False, True or UNCONFIRMED. A command that no session
-    wants stays queued. One that comes while a session is there is given to that session even when another process was
-    quicker to deliver it to its own (CT-73, TB-S17); what was delivered before is not.
+    `give` hands one to a session and tells whether that wanted it: False, True or UNCONFIRMED. A command that no
+    session wants stays queued. One that comes while a session is there is given to that session even when another
+    process was quicker to deliver it to its own (CT-73, TB-S17); what was delivered before is not.
     """
 
     def __init__(self, commands: Commands, live: Live, give: Callable[[R, Pending], int]) -> None:
