@@ -245,9 +245,10 @@ async def run_api(
 
         def dialects(connect: Connect, peer: Peer) -> Sequence[MqttDialect]:
             """Who a CONNECT may belong to, likeliest first (G-9)."""
+            first = () if peer.certificate is None else (tb_mqtt.by_certificate,)
             if ":" in (connect.username or ""):
-                return ct_mqtt, tb_mqtt
-            return (provisioning_mqtt,) if asks(connect) else (tb_mqtt,)
+                return *first, ct_mqtt, tb_mqtt
+            return *first, provisioning_mqtt if asks(connect) else tb_mqtt
 
         def context(name: str) -> Context:
             return Context(name, registry=registry, auth=auth, intake=intake, client=client)

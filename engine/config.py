@@ -15,11 +15,12 @@ from engine.errors import Finding, InvalidDocument
 
 
 class Listener(NamedTuple):
-    """A door of spec G-1: its development port, what speaks there, and whether over TLS."""
+    """A door of spec G-1: its development port, what speaks there, whether over TLS and asking for a certificate."""
 
     port: int
     family: Literal["http", "mqtt", "coap"]
     tls: bool = False
+    client_certificates: bool = False
 
 
 LISTENERS: Final[Mapping[str, Listener]] = {
@@ -30,7 +31,7 @@ LISTENERS: Final[Mapping[str, Listener]] = {
     "ct_sigfox": Listener(8082, "http"),
     "mqtt": Listener(1883, "mqtt"),
     "mqtts_ct": Listener(1884, "mqtt", tls=True),
-    "mqtts": Listener(8883, "mqtt", tls=True),
+    "mqtts": Listener(8883, "mqtt", tls=True, client_certificates=True),
     "coap": Listener(5683, "coap"),
 }
 
