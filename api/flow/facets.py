@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.mqtt_protobuf_facet import check_mqtt_protobuf
 from api.networks import check_networks
 from api.provision_facet import check_provision
 from engine.errors import BadInput, Finding, ScriptError
@@ -13,8 +14,8 @@ from nodes.codecs.values import pointer_step
 
 
 def check_facets(facets: dict[str, Any]) -> list[Finding]:
-    """Everything wrong with functions, `protobuf`, `payload`, provisioning and what networks have; pointers relative to
-    the facets."""
+    """Everything wrong with functions, message definitions, `payload`, provisioning and what networks have; pointers
+    relative to the facets."""
     found: list[Finding] = []
     if facets.get("transform") is not None:
         found += _function(facets["transform"], "/transform")
@@ -25,7 +26,7 @@ def check_facets(facets: dict[str, Any]) -> list[Finding]:
             proto_codec(facets["protobuf"])
         except BadInput as error:
             found.append(Finding("/protobuf" + error.pointer, error.reason))
-    return found + _payload(facets) + check_provision(facets) + check_networks(facets)
+    return found + _payload(facets) + check_provision(facets) + check_networks(facets) + check_mqtt_protobuf(facets)
 
 
 def _payload(facets: dict[str, Any]) -> list[Finding]:
