@@ -54,7 +54,7 @@ class ThingsBoardMqtt:
                     device = await self._auth.find(print_)
                 if device is not None:
                     if device.enabled:
-                        return DeviceLogin(self._shared, device, print_)
+                        return DeviceLogin(self._shared, device, print_, await self._shared.encodings.find(device))
                     return Refusal(NOT_AUTHORISED, "the device is disabled")
         except RedisError as error:
             raise Refused(str(error)) from error
