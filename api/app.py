@@ -141,6 +141,7 @@ async def run_api(
     from api.dialects.thingsboard.mqtt_provision import ProvisioningMqtt, asks
     from api.dialects.thingsboard.operator_access import Access
     from api.dialects.thingsboard.operator_rpc import OperatorRpc, call_record
+    from api.dialects.thingsboard.operator_telemetry import OperatorTelemetry
     from api.dialects.thingsboard.operators import OperatorHttp
     from api.dialects.thingsboard.parts import Parts as ThingsBoardParts
     from api.dialects.thingsboard.tokens import Tokens
@@ -234,11 +235,12 @@ async def run_api(
         thingsboard = ThingsBoardHttp(tb_parts)
         tokens = Tokens(await signing_key(client, "operators"))
         access = Access(people, tokens, auth, client)
-        operator_rpc = OperatorRpc(access, ServerMessages(ingress, intake.stamp, "tb"), replies, kept)
-        operators = OperatorHttp(
-            access, accounts, tokens, registry,
-            [*UserClaims(tb_parts, access.caller).routes, *operator_rpc.routes],
+        said = ServerMessages(ingress, intake.stamp, "tb")
+        may = (
+            UserClaims(tb_parts, access.caller), OperatorRpc(access, said, replies, kept),
+            OperatorTelemetry(access, said, attributes, store),
         )  # fmt: skip
+        operators = OperatorHttp(access, accounts, tokens, registry, [route for each in may for route in each.routes])
         ct_mqtt, tb_mqtt = CloudThingMqtt(cloudthing), ThingsBoardMqtt(tb_parts)
         provisioning_mqtt = ProvisioningMqtt(tb_parts)
         stack.push_async_callback(thingsboard.stop)
@@ -246,9 +248,10 @@ async def run_api(
 
         def dialects(connect: Connect, peer: Peer) -> Sequence[MqttDialect]:
             """Who a CONNECT may belong to, likeliest first (G-9)."""
+            first = () if peer.certificate is None else (tb_mqtt.by_certificate,)
             if ":" in (connect.username or ""):
-                return ct_mqtt, tb_mqtt
-            return (provisioning_mqtt,) if asks(connect) else (tb_mqtt,)
+                return *first, ct_mqtt, tb_mqtt
+            return *first, provisioning_mqtt if asks(connect) else tb_mqtt
 
         def context(name: str) -> Context:
             return Context(name, registry=registry, auth=auth, intake=intake, client=client)

@@ -1,4 +1,6 @@
-"""Who a credential belongs to, from memory: known devices and unknown credentials, never stale for more than a second.
+"""Who a credential belongs to, from memory: known devices, unknown credentials, and the products of devices.
+
+None of it is ever stale for more than a second.
 
 The registry tells every change, numbered, on a channel. A gap in the numbers, a lost connection, or a second without a
 look at the number itself, and everything remembered is forgotten.
@@ -15,6 +17,7 @@ from typing import Any, Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from engine.node import Product
 from engine.service import Loop
 from engine.stores.registry import CHANNEL, SEQUENCE, Device, Registry, digest
 from engine.wire import Subscriber, Wire
@@ -58,6 +61,8 @@ class DeviceAuth:
         self._by_id: OrderedDict[str, Device] = OrderedDict()
         self._by_name: dict[tuple[str, str], Device] = {}
         """By tenant and name; everything here is also found by its id."""
+        self._products: OrderedDict[str, Product | None] = OrderedDict()
+        """By id: that is unique over the server."""
         self._epoch = 0
         """Grows with everything that is forgotten: what was read before must not be remembered after."""
         self._heard = -1
@@ -143,6 +148,25 @@ class DeviceAuth:
                 self._by_name[tenant, name] = device
         return found
 
+    def known_product(self, tenant: str, id: str) -> Product | Unknown | None:
+        """A tenant's product, None if there is none, UNKNOWN if memory cannot tell."""
+        if time.monotonic() - self._beat_at > SILENCE_S:
+            self._forget_all()
+        product = self._products.get(id, UNKNOWN)
+        return product if isinstance(product, Unknown) or product is None or product.tenant == tenant else None
+
+    async def find_product(self, tenant: str, id: str) -> Product | None:
+        """The same, asked of Redis where need be. Raises redis errors when it is away."""
+        known = self.known_product(tenant, id)
+        if not isinstance(known, Unknown):
+            return known
+        async with self._lookups:
+            epoch = self._epoch
+            product = await self._registry.find_product(id)
+        if epoch == self._epoch:
+            self._keep(self._products, id, product)
+        return product if product is None or product.tenant == tenant else None
+
     def _keep(self, where: OrderedDict[str, Any], key: str, value: Any) -> Any:
         """Remember a value; what had to go for it, if anything."""
         where[key] = value
@@ -173,6 +197,9 @@ class DeviceAuth:
         if what == "device":
             self._forget(id)
             self._tell(id)
+        elif what == "product":
+            self._epoch += 1
+            self._products.pop(id, None)
 
     async def _beat(self) -> None:
         """Look at the number of changes: one that was not heard of by the next look is lost."""
@@ -207,6 +234,7 @@ class DeviceAuth:
         self._strangers.clear()
         self._by_id.clear()
         self._by_name.clear()
+        self._products.clear()
 
     def _tell(self, id: str) -> None:
         for callback in list(self._watchers):

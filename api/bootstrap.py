@@ -37,8 +37,10 @@ class TenantEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CredentialEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a device proves itself with."""
 
-    kind: Annotated[str, Meta(description="ACCESS_TOKEN, MQTT_BASIC or CT_TOKEN.")]
-    value: str = ""
+    kind: Annotated[str, Meta(description="ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN or X509_CERTIFICATE.")]
+    value: Annotated[
+        str, Meta(description="Its secret; of X509_CERTIFICATE the certificate as PEM, or its SHA-256 fingerprint.")
+    ] = ""
     username: str = ""
     client_id: str = ""
 

@@ -23,22 +23,26 @@ REMEMBERED: Final = 200
 LOOKING: Final = 32
 """How many queues are looked at at a time: a gateway that connects has thousands."""
 
+UNCONFIRMED: Final = 2
+"""What `give` says of a session that took a command and will confirm it."""
+
 R = TypeVar("R")
 
 
 class Deliveries(Generic[R]):
     """Hands each command of a device to all its sessions here, oldest first, and notes that it was delivered.
 
-    `give` hands one to a session and tells whether that wanted it. A command that no session wants stays queued. One
-    that comes while a session is there is given to that session even when another process was quicker to deliver it to
-    its own (CT-73, TB-S17); what was delivered before is not.
+    `give` hands one to a session and tells whether that wanted it: False, True or UNCONFIRMED. A command that no
+    session wants stays queued. One that comes while a session is there is given to that session even when another
+    process was quicker to deliver it to its own (CT-73, TB-S17); what was delivered before is not.
     """
 
-    def __init__(self, commands: Commands, live: Live, give: Callable[[R, Pending], bool]) -> None:
+    def __init__(self, commands: Commands, live: Live, give: Callable[[R, Pending], int]) -> None:
         self._commands, self._live, self._give = commands, live, give
         self._devices: dict[str, _Delivery[R]] = {}
         self._due: deque[_Delivery[R]] = deque()
         self._lookers: set[asyncio.Task[None]] = set()
+        self._confirming: set[asyncio.Task[None]] = set()
         self._end_lost = live.on_lost(self.wake_all)
         self._stopped = False
 
@@ -71,13 +75,29 @@ class Deliveries(Generic[R]):
         for delivery in self._devices.values():
             self._look_at(delivery)
 
+    def confirmation(self, device: Device, entry: Pending) -> Callable[[], None] | None:
+        """What a session calls when its client has confirmed a command; None where nobody wants to know."""
+        return partial(self._confirm, device, entry) if entry.command.call else None
+
+    def _confirm(self, device: Device, entry: Pending) -> None:
+        task = asyncio.get_running_loop().create_task(self._confirmed(device, entry), name="confirmation")
+        self._confirming.add(task)
+        task.add_done_callback(self._confirming.discard)
+
+    async def _confirmed(self, device: Device, entry: Pending) -> None:
+        try:
+            await self._commands.confirm(device.tenant, device.id, entry)
+        except RedisConnectionError as error:
+            log.warning("a command that device %s has confirmed may be sent again: %s", device.id, error)
+
     async def stop(self) -> None:
         """Deliver nothing more."""
         self._end_lost()
         self._stopped = True
+        tasks = [*self._lookers, *self._confirming]
         for task in self._lookers:
             task.cancel()
-        await asyncio.gather(*self._lookers, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _detach(self, delivery: _Delivery[R], attached: _Attached[R]) -> None:
         if attached in delivery.sessions:
@@ -145,10 +165,11 @@ class Deliveries(Generic[R]):
             if self._offer(delivery, entry, [each for each, _ in looking]):
                 delivery.unmarked |= {entry.id}
             if entry.id in delivery.unmarked and not entry.command.delivered:
-                await self._commands.delivered(tenant, device, entry)
+                confirmed = entry.id not in delivery.unconfirmed
+                await self._commands.delivered(tenant, device, entry, confirmed=confirmed)
             delivery.unmarked -= {entry.id}
         # Whatever else was not marked is answered or expired.
-        delivery.unmarked = frozenset()
+        delivery.unmarked = delivery.unconfirmed = frozenset()
         last = max(last, *known, 0) if known else last
         for each, hinted in looking:
             each.note(last, hinted)
@@ -156,16 +177,19 @@ class Deliveries(Generic[R]):
     def _offer(self, delivery: _Delivery[R], entry: Pending, sessions: Sequence[_Attached[R]]) -> bool:
         """Offer a command to those that it is for; whether one took it."""
         delivered = entry.command.delivered or entry.id in delivery.unmarked
-        taken = shared = False
+        taken = shared = confirmed = False
         for each in sessions:
             if each not in delivery.sessions or not each.is_for(entry.id, delivered):
                 continue
             share = each.once and not each.is_new(entry.id)
             if share and shared:
                 continue
-            if self._give(each.receiver, entry):
+            given = self._give(each.receiver, entry)
+            if given:
                 each.given |= {entry.id}
-                taken, shared = True, shared or share
+                taken, shared, confirmed = True, shared or share, confirmed or given != UNCONFIRMED
+        if taken and not confirmed:
+            delivery.unconfirmed |= {entry.id}
         return taken
 
 
@@ -204,7 +228,7 @@ class _Attached(Generic[R]):
 class _Delivery(Generic[R]):
     """The sessions of one device."""
 
-    __slots__ = ("device", "due", "looking", "sessions", "unlisten", "unmarked")
+    __slots__ = ("device", "due", "looking", "sessions", "unconfirmed", "unlisten", "unmarked")
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -215,6 +239,8 @@ class _Delivery(Generic[R]):
         self.looking = False
         self.unmarked: frozenset[int] = frozenset()
         """Commands that were given to a session and could not be marked so yet."""
+        self.unconfirmed: frozenset[int] = frozenset()
+        """Those of them that every session it was given will confirm."""
 
 
 def _wanted(looking: Iterable[tuple[_Attached[R], frozenset[int]]], last: int) -> set[int]:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping
 from typing import Protocol
 
-from api.certificate import server_context
+from api.certificate import asking_context, server_context
 from api.transports.coap import Surface as CoapSurface
 from api.transports.http import Asgi
 from api.transports.http_server import HttpListener
@@ -34,7 +34,8 @@ async def open_doors(
     for key, listening in sockets.items():
         door = LISTENERS[key]
         if door.family == "mqtt":
-            await mqtt.start(sockets=[listening], tls=server_context(tls) if door.tls else None, name=key)
+            context = asking_context if door.client_certificates else server_context
+            await mqtt.start(sockets=[listening], tls=context(tls) if door.tls else None, name=key)
             continue
         if door.family == "coap":
             # Here, because its library is an extra that need not be there.

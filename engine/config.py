@@ -15,11 +15,12 @@ from engine.errors import Finding, InvalidDocument
 
 
 class Listener(NamedTuple):
-    """A door of spec G-1: its development port, what speaks there, and whether over TLS."""
+    """A door of spec G-1: its development port, what speaks there, whether over TLS and asking for a certificate."""
 
     port: int
     family: Literal["http", "mqtt", "coap"]
     tls: bool = False
+    client_certificates: bool = False
 
 
 LISTENERS: Final[Mapping[str, Listener]] = {
@@ -30,7 +31,7 @@ LISTENERS: Final[Mapping[str, Listener]] = {
     "ct_sigfox": Listener(8082, "http"),
     "mqtt": Listener(1883, "mqtt"),
     "mqtts_ct": Listener(1884, "mqtt", tls=True),
-    "mqtts": Listener(8883, "mqtt", tls=True),
+    "mqtts": Listener(8883, "mqtt", tls=True, client_certificates=True),
     "coap": Listener(5683, "coap"),
 }
 
@@ -83,9 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tls: Annotated[Tls, _about("Certificate for the listeners that speak TLS")] = Tls()
     trusted_proxies: Annotated[list[str], _about("Addresses whose X-Forwarded-Proto is believed")] = []
     cors_origins: Annotated[list[str], _about("Web origins that may call device paths; empty: any")] = []
-    smtp_url: Annotated[str, _about("Mail server, smtp://user:password@host:587; without one, mails become files")] = (
-        ""
-    )
+    smtp_url: Annotated[str, _about("Mail server, smtp://user:password@host:587; without one, mails become files")] = ""
     mail_from: Annotated[str, _about("Sender of mails")] = "rulemill@localhost"
     apps_without_tls: Annotated[
         bool, _about("Let apps of the thethings.iO dialect log in over plain HTTP; --demo does")

@@ -115,7 +115,8 @@ def _speaks(key: str) -> str:
     listener = LISTENERS[key]
     if listener.family == "coap":
         return "CoAP over UDP, in the first API process; needs `pip install 'rulemill[coap]'`"
-    return listener.family.upper() + (" over TLS" if listener.tls else "")
+    asks = "; a device may log in by its own certificate" if listener.client_certificates else ""
+    return listener.family.upper() + (" over TLS" if listener.tls else "") + asks
 
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {

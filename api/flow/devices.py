@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from api.device_record import device_record
 from api.flow.operation import BASE, Answer, Call, Operation, Parts
-from engine.errors import Conflict, NotFound, Unsupported
+from engine.errors import BadInput, Conflict, NotFound, Unsupported
+from engine.stores.certificates import X509_CERTIFICATE
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, MQTT_BASIC, Credential, Device, new_token
 from engine.stores.tenant_data import forget_device
 
@@ -21,16 +22,24 @@ log = logging.getLogger("rulemill.flow")
 LAST_WORDS_S: Final = 5.0
 """How long a deletion waits for the chain to be done with the device."""
 
-Kind = Literal["ACCESS_TOKEN", "MQTT_BASIC", "CT_TOKEN"]
+Kind = Literal["ACCESS_TOKEN", "MQTT_BASIC", "CT_TOKEN", "X509_CERTIFICATE"]
 LENGTHS: Final = {ACCESS_TOKEN: 20, MQTT_BASIC: 20, CT_TOKEN: 32}
 """Characters of secrets that are made up (G-17)."""
+MAX_SECRET: Final = 255
 
 
 class CredentialBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A credential to be set."""
 
     kind: Kind
-    value: Annotated[str, Meta(max_length=255, description="The secret; empty: one is made up.")] = ""
+    value: Annotated[
+        str,
+        Meta(
+            max_length=16_384,
+            description="The secret; empty: one is made up. Of X509_CERTIFICATE the certificate as PEM, or its "
+            "SHA-256 fingerprint in hex; it cannot be made up.",
+        ),
+    ] = ""
     username: Annotated[str, Meta(max_length=255, description="MQTT_BASIC only.")] = ""
     client_id: Annotated[str, Meta(max_length=255, description="MQTT_BASIC only.")] = ""
 
@@ -152,7 +161,13 @@ async def _put(parts: Parts, tenant: str, id: str, body: DeviceBody, status: int
 
 
 def _filled(given: CredentialBody) -> CredentialBody:
-    return given if given.value else replace(given, value=new_token(LENGTHS[given.kind]))
+    if given.value:
+        if given.kind != X509_CERTIFICATE and len(given.value) > MAX_SECRET:
+            raise BadInput(f"a secret has at most {MAX_SECRET} characters", "/value")
+        return given
+    if given.kind not in LENGTHS:
+        raise BadInput("a certificate is made where its key is, and cannot be made up here", "/value")
+    return replace(given, value=new_token(LENGTHS[given.kind]))
 
 
 def credential_of(given: CredentialBody) -> Credential:

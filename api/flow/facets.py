@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.mqtt_protobuf_facet import check_mqtt_protobuf
 from api.networks import check_networks
 from api.provision_facet import check_provision
 from engine.errors import BadInput, Finding, ScriptError
@@ -27,7 +28,7 @@ def check_facets(facets: dict[str, Any]) -> list[Finding]:
             found.append(Finding("/protobuf" + error.pointer, error.reason))
     if facets.get(FACET) is not None:
         found += check_days(facets[FACET])
-    return found + _payload(facets) + check_provision(facets) + check_networks(facets)
+    return found + _payload(facets) + check_provision(facets) + check_networks(facets) + check_mqtt_protobuf(facets)
 
 
 def _payload(facets: dict[str, Any]) -> list[Finding]:

@@ -110,15 +110,15 @@ class Commands:
         device has it, which is of interest where a kept call follows it.
         """
         command = entry.command
-        followed = self._kept is not None and bool(command.call)
-        if self._kept is not None and followed:
+        waits = not command.oneway
+        if self._kept is not None and command.call:
             follow = self._kept.confirmed if confirmed else self._kept.sent
-            await follow(tenant, device, command.call)
+            call = await follow(tenant, device, command.call)
+            # Until it is confirmed it may have to be sent again.
+            waits = waits or (call is not None and not call.ended)
         keys = self._keys(tenant, device)
         key, blob = keys.commands(device), encode(msgspec.structs.replace(command, delivered=True))
-        done: tuple[Argument, ...] = ("HDEL", key, entry.id)
-        if not command.oneway or (followed and not confirmed):
-            done = ("HSET", key, entry.id, blob)
+        done: tuple[Argument, ...] = ("HSET", key, entry.id, blob) if waits else ("HDEL", key, entry.id)
         # Kept first: whoever no longer finds it open finds it there.
         lines = [("SET", keys.given_command(device, entry.id), blob, "PX", GIVEN_MS), done]
         if command.notify:

@@ -154,18 +154,18 @@ class KeptCalls:
 
     # What happens to them
 
-    async def sent(self, tenant: str, device: str, id: str) -> None:
-        """A session was handed the call and will confirm it."""
+    async def sent(self, tenant: str, device: str, id: str) -> KeptCall | None:
+        """A session was handed the call and will confirm it; the call as it is then."""
 
         def change(known: KeptCall, now: int) -> KeptCall | None:
             if known.status not in ("QUEUED", "TIMEOUT"):
                 return None
             return replace(known, status="SENT", due_ms=min(now + CONFIRM_MS, known.expires_ms))
 
-        await self._change(tenant, device, id, change)
+        return await self._change(tenant, device, id, change)
 
-    async def confirmed(self, tenant: str, device: str, id: str) -> None:
-        """The device has the call."""
+    async def confirmed(self, tenant: str, device: str, id: str) -> KeptCall | None:
+        """The device has the call; the call as it is then."""
 
         def change(known: KeptCall, now: int) -> KeptCall | None:
             if known.status not in ("QUEUED", "SENT", "TIMEOUT"):
@@ -173,7 +173,7 @@ class KeptCalls:
             due_ms = now + KEEP_MS if known.oneway else known.expires_ms
             return replace(known, status="DELIVERED", due_ms=due_ms)
 
-        await self._change(tenant, device, id, change)
+        return await self._change(tenant, device, id, change)
 
     async def answered(self, tenant: str, device: str, id: str, body: Any) -> None:
         """The device has answered."""
@@ -242,16 +242,22 @@ class KeptCalls:
 
     async def _change(
         self, tenant: str, device: str, id: str, change: Callable[[KeptCall, int], KeptCall | None]
-    ) -> None:
-        """Change a call and tell so, none of two changes at once lost. `change` gives None to leave it as it is."""
+    ) -> KeptCall | None:
+        """Change a call and tell so, none of two changes at once lost; the call as it is then.
+
+        `change` gives None to leave it as it is.
+        """
         keys = self._keys(tenant, device)
         while True:
             blob = (await self._execute([("HGET", keys.calls(device), id)]))[0]
             if blob is None:
-                return
-            made = change(_decode(blob), self._clock())
-            if made is None or await self._write(keys, made, blob, made, [self._told(made)]):
-                return
+                return None
+            known = _decode(blob)
+            made = change(known, self._clock())
+            if made is None:
+                return known
+            if await self._write(keys, made, blob, made, [self._told(made)]):
+                return made
 
     async def _write(
         self,

@@ -21,6 +21,7 @@ from engine.errors import BadInput, Conflict, NotFound
 from engine.message import now_ms
 from engine.node import Product
 from engine.stores import handouts, links, rollouts
+from engine.stores.certificates import X509_CERTIFICATE, fingerprint_of
 from engine.stores.register import CHANNEL as CHANNEL
 from engine.stores.register import SEQUENCE as SEQUENCE
 from engine.stores.register import Line, Name, Record, Register, undisturbed
@@ -31,7 +32,7 @@ _THING_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 RESERVED_TENANTS: Final = frozenset({"www", "api", "app", "ws", "wss", "m", "mqtt"})
 RESERVED_IDS: Final = frozenset({"devices", "gateway"})
 ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN, THING_TOKEN = "ACCESS_TOKEN", "MQTT_BASIC", "CT_TOKEN", "THING_TOKEN"
-KINDS: Final = (ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN, THING_TOKEN)
+KINDS: Final = (ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN, THING_TOKEN, X509_CERTIFICATE)
 UNANNOUNCED: Final = P + "unannounced"
 """Set of devices that no chain was told of yet: whoever made one died before."""
 
@@ -75,7 +76,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
     """Something a device proves itself with. ACCESS_TOKEN: `value`. CT_TOKEN: `value`, with the device's external id.
 
-    MQTT_BASIC: `username` and/or `client_id`, with `value` the password (may be empty).
+    MQTT_BASIC: `username` and/or `client_id`, with `value` the password (may be empty). X509_CERTIFICATE: `value` the
+    certificate or its fingerprint (see `certificates`).
     """
 
     kind: str
@@ -109,6 +111,8 @@ def fingerprint(device: Device, credential: Credential) -> str:
         if not (credential.username or credential.client_id):
             raise BadInput("MQTT_BASIC needs a username or a client_id", "/username")
         return digest(kind, credential.client_id, credential.username, value)
+    if kind == X509_CERTIFICATE:
+        return fingerprint_of(value)
     raise BadInput(f"unknown kind {kind!r}; there are {', '.join(KINDS)}", "/kind")
 
 

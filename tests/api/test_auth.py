@@ -13,6 +13,7 @@ import redis.asyncio as redis
 
 from api import auth as auth_module
 from api.auth import UNKNOWN, DeviceAuth, token_print
+from engine.node import Product
 from engine.stores.registry import ACCESS_TOKEN, SEQUENCE, Credential, Device, Registry, Tenant
 from tests.engine.toy import until
 
@@ -205,3 +206,20 @@ async def test_names_are_not_remembered_longer_than_their_devices(site: Site) ->
         await site.auth.find_names("acme", [f"n{i}"])
     known = [site.auth.known_name("acme", f"n{i}") is not UNKNOWN for i in range(5)]
     assert known == [False, False, True, True, True]
+
+
+async def test_products_are_known_to_their_tenant_until_they_change(site: Site) -> None:
+    assert site.auth.known_product("acme", "p1") is UNKNOWN
+    assert await site.auth.find_product("acme", "p1") is None
+    assert site.auth.known_product("acme", "p1") is None
+    first = await site.registry.put_product(Product(id="p1", tenant="acme"))
+    await until(lambda: site.auth.known_product("acme", "p1") is UNKNOWN)
+    assert await site.auth.find_product("acme", "p1") == first
+    assert site.auth.known_product("acme", "p1") == first
+    assert site.auth.known_product("other", "p1") is None
+    assert await site.auth.find_product("other", "p1") is None
+    second = await site.registry.put_product(Product(id="p1", tenant="acme", facets={"payload": "json"}))
+    await until(lambda: site.auth.known_product("acme", "p1") is UNKNOWN)
+    assert await site.auth.find_product("acme", "p1") == second
+    site.auth._lost()
+    assert site.auth.known_product("acme", "p1") is UNKNOWN

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
-from api.dialects.thingsboard.payload import UPDATES, update_of
+from api.deliveries import UNCONFIRMED
+from api.dialects.thingsboard.encodings import Form
+from api.dialects.thingsboard.payload import UPDATES
 from api.dialects.thingsboard.topics import LONG, Down
 from api.live import Recheck
+from engine.errors import BadInput
 from engine.message import now_ms
 from engine.stores.commands import Pending
 
 if TYPE_CHECKING:
     from api.dialects.thingsboard.session import DeviceLogin
 
-UPDATE_TOPICS: Final = (LONG + "attributes", "v2/a")
-COMMAND_TOPICS: Final = (LONG + "rpc/request/", "v2/r/req/")
+log = logging.getLogger("rulemill.thingsboard")
+
+UPDATE_TOPICS: Final = (
+    (LONG + "attributes", Form.OWN),
+    ("v2/a", Form.OWN),
+    ("v2/a/j", Form.JSON),
+    ("v2/a/p", Form.PROTO),
+)
+COMMAND_TOPICS: Final = (
+    (LONG + "rpc/request/", Form.OWN),
+    ("v2/r/req/", Form.OWN),
+    ("v2/r/req/j/", Form.JSON),
+    ("v2/r/req/p/", Form.PROTO),
+)
 
 
 class Downlinks:
@@ -60,20 +74,26 @@ class Downlinks:
             shared = (await self._session.parts.attributes.read(device.tenant, device.id))["SHARED"]
             since = {key: each.value for key, each in shared.items() if each.ts_ms >= self._updates_since_ms}
             if since:
-                self._send_update(since)
+                self._heard("attributes", since)
 
     def _heard(self, kind: str, body: Any) -> None:
         if kind in UPDATES:
-            self._send_update(update_of(kind, body))
+            down = self._session.forms.down
+            for topic, form in UPDATE_TOPICS:
+                self._session.send(topic, down[form].update(kind, body))
 
-    def _send_command(self, entry: Pending) -> bool:
-        payload = msgspec.json.encode({"method": entry.command.name, "params": entry.command.payload})
-        return any(self._session.send(f"{topic}{entry.id}", payload) for topic in COMMAND_TOPICS)
-
-    def _send_update(self, update: dict[str, Any]) -> None:
-        payload = msgspec.json.encode(update)
-        for topic in UPDATE_TOPICS:
-            self._session.send(topic, payload)
+    def _send_command(self, entry: Pending) -> int:
+        session = self._session
+        acked = session.shared.deliveries.confirmation(session.device, entry)
+        for topic, form in COMMAND_TOPICS:
+            try:
+                payload = session.forms.down[form].command(entry)
+            except BadInput as error:
+                log.warning("command %d of device %s does not fit its product: %s", entry.id, session.device.id, error)
+                continue
+            if session.send(f"{topic}{entry.id}", payload, acked):
+                return True if acked is None else UNCONFIRMED
+        return False
 
 
 class Listening:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 from redis.exceptions import RedisError
 
+from api.deliveries import UNCONFIRMED
 from api.device_record import device_record
 from api.dialects.thingsboard.children import Found
 from api.dialects.thingsboard.downlinks import Listening
@@ -239,12 +240,15 @@ class Child:
         if kind in UPDATES:
             self._tell("attributes", update_of(kind, body))
 
-    def _command(self, entry: Pending) -> bool:
-        return self._tell("rpc", {"id": entry.id, "method": entry.command.name, "params": entry.command.payload})
+    def _command(self, entry: Pending) -> int:
+        acked = self._session.shared.deliveries.confirmation(self.device, entry)
+        data = {"id": entry.id, "method": entry.command.name, "params": entry.command.payload}
+        sent = self._tell("rpc", data, acked)
+        return UNCONFIRMED if sent and acked is not None else sent
 
-    def _tell(self, topic: str, data: dict[str, Any]) -> bool:
+    def _tell(self, topic: str, data: dict[str, Any], acked: Callable[[], None] | None = None) -> bool:
         payload = msgspec.json.encode({"device": self.device.name, "data": data})
-        return self._session.send(ROOT + topic, payload)
+        return self._session.send(ROOT + topic, payload, acked)
 
 
 def _refused(entries: Mapping[str, Any], problems: Mapping[str, str]) -> Drop | None:

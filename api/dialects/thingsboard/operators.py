@@ -15,7 +15,7 @@ from api.dialects.thingsboard.operator_access import NO_DEVICE, Access, Denied
 from api.dialects.thingsboard.tokens import AUTHORITIES, REFRESH_S, Tokens
 from api.login_throttle import TooManyAttempts
 from api.transports.http import JSON, Feed, Handler, Header, Request, Response, Route, Stream
-from engine.errors import BadInput, NotFound
+from engine.errors import BadInput, NotFound, StoreUnavailable
 from engine.stores.people import Person
 from engine.stores.registry import Registry
 from nodes.codecs.values import decode_json
@@ -136,6 +136,8 @@ async def _with_codes(handler: Handler, request: Request, params: dict[str, str]
     except TooManyAttempts as error:
         headers = ((b"retry-after", b"%d" % error.retry_after_s),)
         return error_response(429, "Too many login attempts", headers)
+    except StoreUnavailable as error:
+        return error_response(503, error.reason, ((b"retry-after", b"%d" % max(1, round(error.retry_after_s))),))
 
 
 # For all operator routes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from api.dialects.thingsboard.settings import DIALECT, Settings
 from api.intake import Intake
@@ -12,6 +12,8 @@ from engine.message import Message
 from engine.stores.registry import Device
 from engine.stores.values import MAX_TS_MS
 from nodes.codecs.lenient_json import decode_lenient, decode_members, tb_cast
+
+T = TypeVar("T")
 
 Reading = tuple[int | None, dict[str, Any]]
 """Values of one instant; None is the server's time."""
@@ -32,7 +34,10 @@ class Payloads:
 
         Empty ones are left out.
         """
-        value = decode_lenient(body, long_as_text=self._cast)
+        return self.telemetry_value(decode_lenient(body, long_as_text=self._cast))
+
+    def telemetry_value(self, value: Any) -> list[Reading]:
+        """The same of a value that is read already."""
         if type(value) is dict:
             ts_ms, values = self._reading(value, "")
             return [(ts_ms, values)] if values else []
@@ -144,23 +149,31 @@ def keys_of(text: str | None) -> list[str] | None:
     return [key for key in text.split(",") if key] if text else None
 
 
-def visible(
-    attributes: Mapping[Any, Mapping[str, Any]], client: Sequence[str] | None, shared: Sequence[str] | None
-) -> dict[str, dict[str, Any]]:
+def wanted_attributes(
+    attributes: Mapping[Any, Mapping[str, T]], client: Sequence[str] | None, shared: Sequence[str] | None
+) -> dict[str, dict[str, T]]:
     """What a device sees of its attributes: the wanted keys of each scope, all of both when none are named (`TB-S12`).
 
     A scope where nothing was found is left out (`TB-21`). What only the server may see is never there.
     """
     everything = client is None and shared is None
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, T]] = {}
     for name, scope, keys in (("client", "CLIENT", client), ("shared", "SHARED", shared)):
         values = attributes[scope]
         if everything:
             keys = list(values)
-        picked = {key: values[key].value for key in keys or () if key in values}
+        picked = {key: values[key] for key in keys or () if key in values}
         if picked:
             found[name] = picked
     return found
+
+
+def visible(
+    attributes: Mapping[Any, Mapping[str, Any]], client: Sequence[str] | None, shared: Sequence[str] | None
+) -> dict[str, dict[str, Any]]:
+    """The values of `wanted_attributes`."""
+    found = wanted_attributes(attributes, client, shared)
+    return {name: {key: each.value for key, each in values.items()} for name, values in found.items()}
 
 
 UPDATES: Final = frozenset({"attributes", "attributes_deleted"})

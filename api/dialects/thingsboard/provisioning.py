@@ -20,12 +20,12 @@ from api.provision_facet import Provision, provision_of
 from engine.errors import BadInput, Conflict, NotFound, Refused
 from engine.message import Message
 from engine.node import Product
+from engine.stores.certificates import X509_CERTIFICATE
 from engine.stores.registry import ACCESS_TOKEN, MQTT_BASIC, Credential, Device
 from nodes.codecs.lenient_json import decode_lenient
 
 Answer = dict[str, Any]
 
-X509_CERTIFICATE: Final = "X509_CERTIFICATE"
 STATE: Final = "provisionState"
 """Server attribute that says whether a device has provisioned itself."""
 PROVISIONED: Final = "provisioned"

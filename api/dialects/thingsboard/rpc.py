@@ -42,10 +42,10 @@ def rendered(answer: Answer) -> bytes:
     return msgspec.json.encode({"error": answer.error} if answer.error else answer.data)
 
 
-Give = Callable[[Pending], bool]
-"""Hands a command to a client; whether it wanted it."""
+Give = Callable[[Pending], int]
+"""Hands a command to a client; whether it wanted it, or UNCONFIRMED."""
 
 
-def give(receiver: Give, entry: Pending) -> bool:
+def give(receiver: Give, entry: Pending) -> int:
     """How `Deliveries` gives a command to a session of this dialect."""
     return receiver(entry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from redis.exceptions import RedisError
@@ -14,6 +15,7 @@ from api.deliveries import Deliveries
 from api.dialects.thingsboard.children import Children
 from api.dialects.thingsboard.device_topics import DEVICE
 from api.dialects.thingsboard.downlinks import Downlinks
+from api.dialects.thingsboard.encodings import Encodings, Forms
 from api.dialects.thingsboard.gateway import Gateway
 from api.dialects.thingsboard.gateway_topics import GATEWAY
 from api.dialects.thingsboard.parts import Parts
@@ -21,7 +23,7 @@ from api.dialects.thingsboard.payload import Payloads
 from api.dialects.thingsboard.rpc import Give, give
 from api.dialects.thingsboard.settings import MAX_MQTT_BYTES, SESSION_MAX_ASKED
 from api.dialects.thingsboard.topics import Down, Verdict
-from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Session
+from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Session
 from api.transports.mqtt.packets import SUBSCRIPTION_REFUSED
 from engine.errors import BadInput, Refused
 from engine.message import Message, new_id
@@ -43,12 +45,14 @@ class Shared:
     carried: dict[str, set[Gateway]] = field(default_factory=dict)
     """Of each device, the gateways connected here that speak for it."""
     payloads: Payloads = field(init=False)
+    encodings: Encodings = field(init=False)
     deliveries: Deliveries[Give] = field(init=False)
     children: Children = field(init=False)
 
     def __post_init__(self) -> None:
         parts = self.parts
         self.payloads = Payloads(parts.settings)
+        self.encodings = Encodings(parts.auth, self.payloads)
         self.children = Children(parts.auth, parts.registry, parts.settings)
         self.deliveries = Deliveries(parts.commands, parts.live, give)
 
@@ -66,12 +70,13 @@ class DeviceLogin:
     honours_wills = False
 
     __slots__ = (
-        "_calls", "_downlinks", "_print", "_session", "_subscribed", "device", "gateway", "parts", "payloads", "scope",
-        "shared", "topics",
+        "_calls", "_downlinks", "_print", "_session", "_subscribed", "device", "forms", "gateway", "parts", "payloads",
+        "scope", "shared", "topics",
     )  # fmt: skip
 
-    def __init__(self, shared: Shared, device: Device, print_: str) -> None:
+    def __init__(self, shared: Shared, device: Device, print_: str, forms: Forms | None = None) -> None:
         self.scope = device.id
+        self.forms = forms or shared.encodings.plain
         self.device = device
         self.topics = GATEWAY if device.is_gateway else DEVICE
         self.parts, self.payloads = shared.parts, shared.payloads
@@ -110,10 +115,32 @@ class DeviceLogin:
         handle, numbers = self.topics.handler(topic)
         if handle is None:
             return Close(f"a device may not publish to {topic[:100]!r}")
+        forms = self.shared.encodings.known(self.device)
+        if forms is None:
+            return Accepted(first=partial(self._publish_soon, topic, payload))
+        self.forms = forms
         try:
             return handle(self, payload, numbers)
         except BadInput as error:
             return Close(f"{topic}: {error}")
+
+    async def _publish_soon(self, topic: str, payload: bytes) -> Sequence[Message] | Accepted:
+        """The same where the device's product has to be read first."""
+        try:
+            self.forms = await self.shared.encodings.find(self.device)
+        except RedisError as error:
+            raise Refused("Redis does not answer") from error
+        handle, numbers = self.topics.handler(topic)
+        assert handle is not None  # it was found before
+        try:
+            verdict = handle(self, payload, numbers)
+        except BadInput as error:
+            raise BadInput(f"{topic}: {error}") from None
+        if isinstance(verdict, Close):
+            raise BadInput(verdict.reason)
+        if isinstance(verdict, Drop):
+            return Accepted(refused=verdict)
+        return verdict if verdict.first is None else await verdict.first()
 
     # What handlers use
 
@@ -132,9 +159,9 @@ class DeviceLogin:
         """Since when the client of a resumed session was away; else 0."""
         return self._session.away_since_ms if self._session is not None else 0
 
-    def send(self, topic: str, payload: bytes) -> bool:
+    def send(self, topic: str, payload: bytes, acked: Callable[[], None] | None = None) -> bool:
         """Publish to the device at QoS 1 if it subscribed to the topic; whether it did."""
-        return self._session is not None and self._session.send(topic, payload, 1)
+        return self._session is not None and self._session.send(topic, payload, 1, acked)
 
     def work(self, work: Callable[[], Awaitable[None]]) -> Accepted:
         """Do what a publication asks for, then acknowledge it; done again later while Redis is away."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
@@ -67,11 +68,11 @@ class Connection(asyncio.Protocol):
 
     # What the dialect may do.
 
-    def send(self, topic: str, payload: bytes, qos: int = 1) -> bool:
+    def send(self, topic: str, payload: bytes, qos: int = 1, acked: Callable[[], None] | None = None) -> bool:
         """Publish to the client if one of its subscriptions takes `topic`; whether one did."""
         if not self.established or self.closing is not None:
             return False
-        return self._outgoing.send(topic, payload, qos)
+        return self._outgoing.send(topic, payload, qos, acked)
 
     def close(self, reason: CloseReason, detail: str = "", *, abort: bool = False, code: int = 0) -> None:
         """End the connection; what is written already is still sent, unless `abort`. `code` is for level 5."""
@@ -119,6 +120,11 @@ class Connection(asyncio.Protocol):
         self.close(CloseReason.STOPPING, abort=True)
         self._incoming.abandon()
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What was given to be sent and has not left yet."""
+        return self._transport.get_write_buffer_size() + self._outgoing.waiting_bytes
+
     def unsent(self) -> list[Queued]:
         """Publications the client has not acknowledged."""
         return self._outgoing.remaining()
@@ -154,8 +160,19 @@ class Connection(asyncio.Protocol):
         """The peer does not read; neither do we, or its answers would pile up."""
         self._outgoing.pause()
         self._reading.pause(WRITE)
-        stalled = partial(self.close, CloseReason.SLOW_READER, "does not read", abort=True)
-        self._stall = self._loop.call_later(self._settings.write_stall_s, stalled)
+        self._watch_stall()
+
+    def _watch_stall(self) -> None:
+        buffered, settings = self._transport.get_write_buffer_size(), self._settings
+
+        def look() -> None:
+            taken = buffered - self._transport.get_write_buffer_size()
+            if taken < settings.write_stall_s * settings.write_min_rate:
+                self.close(CloseReason.SLOW_READER, "does not read", abort=True)
+            else:
+                self._watch_stall()
+
+        self._stall = self._loop.call_later(settings.write_stall_s, look)
 
     def resume_writing(self) -> None:
         """The peer reads again."""

@@ -91,10 +91,15 @@ class Session(Protocol):
     away_since_ms: int
     """Since when the client of a resumed session was away; 0 for a new session."""
 
-    def send(self, topic: str, payload: bytes, qos: int = 1) -> bool:
+    @property
+    def unsent_bytes(self) -> int:
+        """What was given to `send` and has not left yet: whoever sends much waits until it has."""
+
+    def send(self, topic: str, payload: bytes, qos: int = 1, acked: Callable[[], None] | None = None) -> bool:
         """Publish to the client if one of its subscriptions takes `topic`; whether one did.
 
-        Sent once, at the lower of `qos` and the highest QoS granted. A client with too much waiting is cut.
+        Sent once, at the lower of `qos` and the highest QoS granted. A client with too much waiting is cut. `acked` is
+        called when this connection's client has acknowledged it, at QoS 0 when it is sent.
         """
 
     def close(self, reason: CloseReason, detail: str = "") -> None:

@@ -25,6 +25,12 @@ class Queued(msgspec.Struct, frozen=True, array_like=True):
     packet_id: int = 0
 
 
+class _Watched(Queued, frozen=True, array_like=True):
+    """One whose acknowledgement somebody wants to hear of."""
+
+    acked: Callable[[], None] | None = None
+
+
 class Outgoing:
     """The sending half of a session. `write` gets packets, `cut` is called when too much waits, `settled` when the
     publications that were restored have all been acknowledged, `unsendable(topic, bytes)` for what is longer than the
@@ -32,6 +38,7 @@ class Outgoing:
     """
 
     __slots__ = (
+        "_acked",
         "_cut",
         "_in_flight",
         "_last_id",
@@ -70,6 +77,7 @@ class Outgoing:
         self._properties = b""
         self._max_waiting = max_waiting
         self._in_flight: dict[int, Queued] = {}
+        self._acked: dict[int, Callable[[], None]] = {}
         self._waiting: deque[Queued] = deque()
         self._waiting_bytes = 0
         self._restored: set[int] = set()
@@ -83,18 +91,30 @@ class Outgoing:
         self._max_packet = terms.packet_bytes
         self._properties = NO_PROPERTIES if terms.level == 5 else b""
 
-    def send(self, topic: str, payload: bytes, qos: int) -> bool:
-        """Send if a subscription takes the topic and the client the packet; whether so. At most 1 of `qos` counts."""
+    @property
+    def waiting_bytes(self) -> int:
+        """Payload bytes that wait."""
+        return self._waiting_bytes
+
+    def send(self, topic: str, payload: bytes, qos: int, acked: Callable[[], None] | None = None) -> bool:
+        """Send if a subscription takes the topic and the client the packet; whether so. At most 1 of `qos` counts.
+
+        `acked` is called once the client has acknowledged it, at QoS 0 once it is sent; never, if the connection ends.
+        """
         granted = self.subscriptions.qos_for(topic)
         if granted < 0 or (self._max_packet and not self._fits(topic, payload)):
             return False
-        self._put(Queued(topic, payload, min(qos, granted, 1)))
+        qos = min(qos, granted, 1)
+        self._put(Queued(topic, payload, qos) if acked is None else _Watched(topic, payload, qos, acked=acked))
         return True
 
     def acknowledged(self, packet_id: int) -> None:
         """The client has this one; an id that is not in flight means nothing."""
         if self._in_flight.pop(packet_id, None) is None:
             return
+        acked = self._acked.pop(packet_id, None)
+        if acked is not None:
+            acked()
         if packet_id in self._restored:
             self._restored.remove(packet_id)
             if not self._restored and not self._restored_waiting:
@@ -123,7 +143,8 @@ class Outgoing:
 
     def remaining(self) -> list[Queued]:
         """What the client has not acknowledged, in the order it was to be sent; QoS 0 is not kept."""
-        return [*self._in_flight.values(), *(item for item in self._waiting if item.qos)]
+        waiting = (Queued(item.topic, item.payload, item.qos, item.packet_id) for item in self._waiting if item.qos)
+        return [*self._in_flight.values(), *waiting]
 
     def _put(self, item: Queued) -> None:
         if not self._waiting and self._writable and (not item.qos or len(self._in_flight) < self._max_in_flight):
@@ -165,7 +186,12 @@ class Outgoing:
                 self._restored_waiting -= 1
                 self._restored.add(packet_id)
             self._in_flight[packet_id] = Queued(item.topic, item.payload, 1, packet_id)
+        acked = item.acked if type(item) is _Watched else None
+        if acked is not None and item.qos:
+            self._acked[packet_id] = acked
         again = item.packet_id != 0
         self._write(
             encode_publish(item.topic, item.payload, item.qos, packet_id, dup=again, properties=self._properties)
         )
+        if acked is not None and not item.qos:
+            acked()

@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Bytes in the write buffer over which the client counts as not reading."""
     write_stall_s: float = 30.0
     """How long a client may not read before it is cut off."""
+    write_min_rate: int = 1024
+    """Bytes a second of what is buffered that count as reading: a large packet may take long."""
     close_s: float = 5.0
     """How long a closed connection may take to send what is still buffered."""
 

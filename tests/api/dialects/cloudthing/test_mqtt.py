@@ -394,11 +394,11 @@ async def test_what_could_not_be_marked_as_delivered_is_not_sent_twice(site, cli
     monkeypatch.setattr(deliveries, "TRY_AGAIN_S", 0.01)
     real, failures = site.stack.commands.delivered, [1, 1]
 
-    async def delivered(*arguments):
+    async def delivered(*arguments, **named):
         if failures:
             failures.pop()
             raise RedisConnectionError("away")
-        await real(*arguments)
+        await real(*arguments, **named)
 
     monkeypatch.setattr(site.stack.commands, "delivered", delivered)
     client = await clients()

@@ -320,3 +320,60 @@ async def test_calls_reach_a_device_on_mqtt(site: RpcSite) -> None:
         number, _ = await device.command()
         await device.publish(f"v1/devices/me/rpc/response/{number}", b'{"ok":true}', qos=1)
         assert (await calling).json() == {"ok": True}
+
+
+@pytest.mark.spec("TB-X4", "TB-X1")
+@pytest.mark.parametrize("oneway", [False, True])
+async def test_a_kept_call_is_delivered_when_mqtt_acknowledges_it(site: RpcSite, oneway: bool) -> None:
+    id = await site.keep(kind="oneway" if oneway else "twoway")
+    async with Device1(site) as device:
+        number, _ = await device.command()
+        await site.becomes(id, "DELIVERED")
+        if not oneway:
+            await device.publish(f"v1/devices/me/rpc/response/{number}", b"5", qos=1)
+            await site.becomes(id, "SUCCESSFUL")
+    assert await site.commands.open(TENANT, site.d1.id) == []
+
+
+@pytest.mark.spec("TB-X4", "TB-X1")
+async def test_a_kept_call_that_mqtt_does_not_acknowledge_is_sent_to_the_next_session(site: RpcSite) -> None:
+    id = await site.keep(timeout=60_000)
+    async with Silent(site) as silent:
+        assert await silent.publish_packet() == b"v1/devices/me/rpc/request/1"
+        await site.becomes(id, "SENT")
+        site.ahead_ms = kept_calls.CONFIRM_MS + 100
+        await site.sweep()
+        assert await site.status(id) == "TIMEOUT"
+    async with Device1(site) as device:
+        assert await device.command() == ("1", BODY)
+        await site.becomes(id, "DELIVERED")
+
+
+class Silent:
+    """A client that subscribes to commands and acknowledges nothing."""
+
+    def __init__(self, site: RpcSite) -> None:
+        self._port = site.mqtt_port
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        name = TOKEN.encode()
+        connect = b"\0\4MQTT\4\x82\0\x3c\0\1s" + len(name).to_bytes(2, "big") + name
+        self._writer.write(b"\x10" + bytes([len(connect)]) + connect)
+        assert (await self._reader.readexactly(4))[3] == 0
+        subscribe = b"\0\1\0\x1bv1/devices/me/rpc/request/+\1"
+        self._writer.write(b"\x82" + bytes([len(subscribe)]) + subscribe)
+        assert (await self._reader.readexactly(5))[4] == 1
+        return self
+
+    async def publish_packet(self) -> bytes:
+        """The topic of the next publication."""
+        async with asyncio.timeout(8):
+            head = await self._reader.readexactly(2)
+            assert head[0] >> 4 == 3
+            body = await self._reader.readexactly(head[1])
+        return body[2 : 2 + int.from_bytes(body[:2], "big")]
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()

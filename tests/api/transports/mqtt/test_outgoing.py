@@ -1,5 +1,6 @@
 """The sending half of a session: order, limits, packet ids."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,3 +123,27 @@ def test_every_publication_is_sent_once_in_order_and_known_until_acknowledged(st
         assert [item.payload for item in wire.outgoing.remaining()] == [*open_ids.values(), *waiting]
     assert sent == [b"%d" % i for i in range(len(sent))]
     assert len(sent) == made or len(open_ids) == 3
+
+
+def test_an_acknowledgement_is_told_to_whoever_asked_for_it():
+    wire, told = Wire(max_in_flight=1), []
+    assert wire.outgoing.send("a", b"1", 1, lambda: told.append(1))
+    assert wire.outgoing.send("a", b"2", 1, lambda: told.append(2))
+    assert wire.outgoing.send("a", b"3", 0, lambda: told.append(3))
+    assert wire.outgoing.remaining() == [Queued("a", b"1", 1, 1), Queued("a", b"2", 1)]
+    assert told == []
+    wire.outgoing.acknowledged(2)
+    assert told == []
+    wire.outgoing.acknowledged(1)
+    assert told == [1, 3]
+    wire.outgoing.acknowledged(1)
+    wire.outgoing.acknowledged(2)
+    assert told == [1, 3, 2]
+    assert msgspec.msgpack.encode(wire.outgoing.remaining()) == b"\x90"
+
+
+def test_nobody_is_told_of_what_is_not_sent():
+    wire, told = Wire(), []
+    assert not wire.outgoing.send("b", b"1", 1, lambda: told.append(1))
+    assert not wire.outgoing._acked
+    assert told == []

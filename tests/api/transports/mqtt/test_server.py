@@ -82,6 +82,24 @@ async def test_a_client_that_never_reads_its_answers_is_not_read_and_then_cut():
         assert site.server.counters.received < 500
 
 
+async def test_a_client_that_reads_slowly_but_steadily_gets_a_large_packet():
+    large = b"x" * 8_000_000
+    async with Site(settings=Settings(write_stall_s=0.4)) as site:
+        client = await site.logged_in()
+        await client.subscribe("dev/a", qos=0)
+        site.server.send("d1", "dev/a", large, 0)
+        (connection,) = site.server._connections
+        assert connection.unsent_bytes > 1_000_000
+        got = 0
+        while got < len(large):
+            data = await client.reader.read(1_000_000)
+            assert data, "cut"
+            got += len(data)
+            # In all it takes longer than a client may that does not read at all.
+            await asyncio.sleep(0.05)
+        assert connection.unsent_bytes == 0
+
+
 async def test_sockets_bound_before_and_several_listeners():
     dialect, store = PlainDialect(), MemoryStore()
     server = MqttServer(lambda connect, peer: (dialect,), store.submit)
