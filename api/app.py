@@ -135,6 +135,9 @@ async def run_api(
     from api.dialects.cloudthing.lorawan_mqtt import LorawanBrokers
     from api.dialects.cloudthing.mqtt import CloudThingMqtt
     from api.dialects.cloudthing.service import CloudThing
+    from api.dialects.thethingsio.compose import compose as compose_thethingsio
+    from api.dialects.thethingsio.parts import Parts as ThethingsIoParts
+    from api.dialects.thethingsio.settings import Settings as ThethingsIoSettings
     from api.dialects.thingsboard.http import ThingsBoardHttp
     from api.dialects.thingsboard.http_claims import UserClaims
     from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
@@ -155,7 +158,9 @@ async def run_api(
     from api.flow.tailing import TailHub
     from api.intake import Intake
     from api.live import Live
+    from api.live_values import LiveValues
     from api.login_throttle import LoginThrottle
+    from api.mail import Mail, deliverer
     from api.passwords import Passwords
     from api.server_messages import ServerMessages
     from api.signing import signing_key
@@ -165,6 +170,7 @@ async def run_api(
     from api.transports.mqtt.packets import Connect
     from api.transports.mqtt.server import MqttServer
     from api.transports.mqtt.sessions import SessionStore
+    from api.transports.socketio.server import PATH as SOCKETIO
     from chains.repository import ChainRepository
     from engine.deadletters import DeadLetters
     from engine.door import Door
@@ -175,6 +181,12 @@ async def run_api(
     from engine.retention import Retention
     from engine.stores.alarm_store import AlarmStore
     from engine.stores.answers import Answers
+    from engine.stores.apps.activations import Activations
+    from engine.stores.apps.apps import Apps
+    from engine.stores.apps.objects import Objects
+    from engine.stores.apps.rights import Rights
+    from engine.stores.apps.sessions import Sessions
+    from engine.stores.apps.users import Users
     from engine.stores.attribute_store import Attributes
     from engine.stores.claims import Claims
     from engine.stores.commands import Commands
@@ -219,6 +231,18 @@ async def run_api(
             auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live,
             registry=registry, claims=Claims(client),
         )  # fmt: skip
+        apps, app_users, activations = Apps(client, registry), Users(client), Activations(client)
+        live_values, mail = LiveValues(url), Mail(client, settings.mail_from, deliverer(settings))
+        thethingsio = compose_thethingsio(
+            ThethingsIoParts(
+                redis=client, auth=auth, registry=registry, intake=intake, store=store, attributes=attributes,
+                live=live, live_values=live_values, apps=apps, users=app_users, sessions=Sessions(client),
+                rights=Rights(client), objects=Objects(client), activations=activations, firmware=firmware,
+                passwords=passwords, throttle=LoginThrottle(client, "app-user"), mail=mail,
+                settings=ThethingsIoSettings(require_tls=not (settings.apps_without_tls or demo)),
+            ),
+            stack,
+        )  # fmt: skip
         tail, point_tail = TailHub(url, client), PointTail(url, client, registry)
         flow = create_app(
             FlowParts(
@@ -226,7 +250,7 @@ async def run_api(
                 repository=repository, catalogue=catalogue, commands=commands,
                 dead_letters=DeadLetters(side, partitions), attributes=attributes,
                 alarms=AlarmStore(side, partitions), store=store, tail=tail, point_tail=point_tail,
-                firmware=firmware, accounts=accounts,
+                firmware=firmware, accounts=accounts, apps=apps, app_users=app_users, activations=activations,
                 tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),
                 messages=ServerMessages(ingress, intake.stamp), spool_limit_bytes=settings.spool_bytes,
                 checks={"door": lambda: ingress.closed_reason},
@@ -251,15 +275,19 @@ async def run_api(
             first = () if peer.certificate is None else (tb_mqtt.by_certificate,)
             if ":" in (connect.username or ""):
                 return *first, ct_mqtt, tb_mqtt
-            return *first, provisioning_mqtt if asks(connect) else tb_mqtt
+            if asks(connect):
+                return *first, provisioning_mqtt
+            # Without a user name it may still be a client id that ThingsBoard's devices log in with.
+            return (*first, tb_mqtt) if connect.username else (*first, tb_mqtt, thethingsio.mqtt)
 
         def context(name: str) -> Context:
             return Context(name, registry=registry, auth=auth, intake=intake, client=client)
 
         connectors = load(named(settings.connectors), context)
         front = Front(
-            [thingsboard, operators, CloudThingHttp(cloudthing), *connectors], cast(Asgi, flow),
+            [thingsboard, operators, CloudThingHttp(cloudthing), thethingsio.http, *connectors], cast(Asgi, flow),
             cors_origins=settings.cors_origins, trusted_proxies=settings.trusted_proxies,
+            mounts={SOCKETIO: thethingsio.sockets.application},
         )  # fmt: skip
         mqtt = MqttServer(dialects, intake.submit, SessionStore(client))
 
@@ -271,12 +299,14 @@ async def run_api(
         house = Housekeeping(side, partitions, tenant_names, retention)
         due = Due(client, [lambda: look_at_calls(kept)])
         pin = MetricPin(side, f"api-{os.getpid()}")
-        for service in (replies, live, auth, door, ingress, cloudthing, house, pin, due):
+        for service in (replies, live, live_values, auth, door, ingress, cloudthing, house, pin, due):
             await service.start()
             stack.push_async_callback(service.stop)
         brokers = LorawanBrokers(url, client, registry, cloudthing)
         stack.push_async_callback(brokers.stop)
         await brokers.start()
+        stack.push_async_callback(mail.stop)
+        await mail.start()
         for connector in connectors:
             stack.push_async_callback(connector.stop)
             await connector.start()

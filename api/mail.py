@@ -21,7 +21,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import redis.asyncio as redis
 
 from api.alone import Alone
-from engine.errors import Refused
+from engine.config import Settings
+from engine.errors import Finding, InvalidDocument, Refused
 from engine.stores.register import P
 
 log = logging.getLogger("rulemill.mail")
@@ -159,6 +160,16 @@ def into(folder: Path) -> Callable[[EmailMessage], None]:
         log.info("no mail server is set (smtp_url): a mail to %s is in %s", mail["To"], path)
 
     return deliver
+
+
+def deliverer(settings: Settings) -> Callable[[EmailMessage], None]:
+    """How mails are sent, as the settings say; InvalidDocument for a server that cannot be read."""
+    if not settings.smtp_url:
+        return into(settings.folder() / "mail")
+    try:
+        return by_smtp(server_of(settings.smtp_url))
+    except ValueError as error:
+        raise InvalidDocument([Finding("smtp_url", str(error))]) from error
 
 
 def _line(text: str) -> str:

@@ -23,6 +23,7 @@ PLACES: Final[dict[str, dict[str, Any]]] = {
     "firmware": {"description": "Id of the firmware image."},
     "chain": {"description": "Name of the chain."},
     "alarm": {"description": "Id of the alarm."},
+    "app": {"description": "Id of the app."},
     "letter": {"description": "Id of the dead letter."},
     "secret": {"description": "Name of the secret."},
     "person": {"description": "Id or user name of the person."},

@@ -113,10 +113,10 @@ class ThingLogin:
         """A thing's topic or a code's, spelled out: a wildcard would stand for somebody's secret."""
         token = topic_filter.removeprefix(THINGS)
         if token != topic_filter:
-            fits = token and "/" not in token
+            fits = token != "" and "/" not in token
         else:
             code, _, rest = topic_filter.removeprefix(ACTIVATIONS).partition("/")
-            fits = topic_filter.startswith(ACTIVATIONS) and code and rest
+            fits = topic_filter.startswith(ACTIVATIONS) and code != "" and rest != ""
         if not fits or "+" in topic_filter or "#" in topic_filter:
             return SUBSCRIPTION_REFUSED
         full = topic_filter not in self._followed and len(self._followed) >= MOST_FOLLOWED

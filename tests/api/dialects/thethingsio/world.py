@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
 
-from api.dialects.thethingsio.http import ThethingsIoHttp
+from api.dialects.thethingsio.compose import ThethingsIo, compose
 from api.dialects.thethingsio.parts import Parts
-from api.dialects.thethingsio.realtime import Realtime
 from api.dialects.thethingsio.settings import Settings
-from api.dialects.thethingsio.subscriptions import Subscriptions
 from api.live_values import LiveValues
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
-from api.transports.socketio.server import SocketIo
 from engine.node import Product
 from engine.stores.apps.activations import Activations
 from engine.stores.apps.apps import App, Apps
@@ -46,8 +43,8 @@ class KeptMail:
 class World:
     """`call` speaks as a user; `register` makes one, `thing` a thing with its token."""
 
-    def __init__(self, stack: Stack, parts: Parts, mail: KeptMail) -> None:
-        self.stack, self.parts, self.mail = stack, parts, mail
+    def __init__(self, stack: Stack, parts: Parts, mail: KeptMail, dialect: ThethingsIo) -> None:
+        self.stack, self.parts, self.mail, self.dialect = stack, parts, mail, dialect
         self.client: httpx.AsyncClient
         self.url = ""
 
@@ -84,7 +81,7 @@ class World:
 @asynccontextmanager
 async def world(redis_url: str, settings: Settings | None = None, ping_interval_s: float = 25) -> AsyncIterator[World]:
     """Two apps of one product with `temperature` and `humidity` public and `secret` private."""
-    async with Stack(redis_url) as stack:
+    async with Stack(redis_url) as stack, AsyncExitStack() as ending:
         facets = {"thethingsio": {"public": ["temperature", "humidity"]}}
         await stack.registry.put_product(Product(id=PRODUCT, tenant=TENANT, facets=facets))
         apps, live_values, passwords = Apps(stack.redis, stack.registry), LiveValues(redis_url), Passwords()
@@ -100,17 +97,12 @@ async def world(redis_url: str, settings: Settings | None = None, ping_interval_
             passwords=passwords, throttle=LoginThrottle(stack.redis, "app-users"), mail=mail,
             settings=settings or Settings(require_tls=False),
         )  # fmt: skip
-        subscriptions = Subscriptions(live_values)
-        http = ThethingsIoHttp(parts, subscriptions)
-        realtime = Realtime(parts, subscriptions)
-        sockets = SocketIo([realtime], ping_interval_s)
-        realtime.waiting = sockets.waiting
-        stack.serve(http, mounts={"socket.io": sockets.application})
-        made = World(stack, parts, mail)
+        dialect = compose(parts, ending, ping_interval_s)
+        stack.serve(dialect.http, mounts={"socket.io": dialect.sockets.application})
+        made = World(stack, parts, mail, dialect)
         made.url = await stack.listen()
         made.client = await stack.client(made.url)
         yield made
-        await sockets.stop()
-        await http.stop()
+        await ending.aclose()
         await live_values.stop()
         passwords.close()
