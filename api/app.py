@@ -129,6 +129,7 @@ async def run_api(
     """Serve devices and apps until a signal says stop, then answer what was accepted; `tell` is called when ready."""
     from api.accounts import Accounts
     from api.auth import DeviceAuth
+    from api.bootstrap import Stores
     from api.connectors import Context, load, named
     from api.dialects.cloudthing.coap import CloudThingCoap
     from api.dialects.cloudthing.http import CloudThingHttp
@@ -212,7 +213,9 @@ async def run_api(
         people, passwords = People(client), Passwords()
         stack.callback(passwords.close)
         accounts = Accounts(people, passwords, LoginThrottle(client, "person"))
-        await make_what_is_asked(settings, registry, repository, accounts, bootstrap, demo)
+        apps, app_users, activations = Apps(client, registry), Users(client), Activations(client)
+        made = Stores(accounts, apps, activations)
+        await make_what_is_asked(settings, registry, repository, made, bootstrap, demo)
         ingress = Ingress(hot, partitions, Limits(settings.backlog_entries))
         replies, live, auth = Replies(url), Live(url), DeviceAuth(registry, url)
         intake = Intake(ingress, replies)
@@ -231,7 +234,6 @@ async def run_api(
             auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live,
             registry=registry, claims=Claims(client),
         )  # fmt: skip
-        apps, app_users, activations = Apps(client, registry), Users(client), Activations(client)
         live_values, mail = LiveValues(url), Mail(client, settings.mail_from, deliverer(settings))
         thethingsio = compose_thethingsio(
             ThethingsIoParts(

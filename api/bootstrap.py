@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 from jsonschema import Draft202012Validator
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from referencing import Registry as References
 
 from api.accounts import Accounts
+from api.bootstrap_apps import AppEntry, CodeEntry, make_app, make_code
 from api.flow.facets import check_facets
 from api.networks import FACETS
 from api.provision_facet import Provision
@@ -22,6 +23,8 @@ from chains.wording import explain
 from engine.errors import BadInput, Conflict, Finding, InvalidDocument, NotFound
 from engine.node import Product
 from engine.retention import MOST_DAYS
+from engine.stores.apps.activations import Activations
+from engine.stores.apps.apps import Apps
 from engine.stores.links import all_normalized
 from engine.stores.people import Role, folded
 from engine.stores.registry import Credential, Device, Registry, Tenant, fingerprint
@@ -75,6 +78,14 @@ class PersonEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
 
 
+class Stores(NamedTuple):
+    """What else a document may speak of; without one, it may not."""
+
+    accounts: Accounts | None = None
+    apps: Apps | None = None
+    activations: Activations | None = None
+
+
 class Summary(msgspec.Struct, kw_only=True):
     """What was made or changed, by name; all empty when everything was as it should be."""
 
@@ -82,19 +93,22 @@ class Summary(msgspec.Struct, kw_only=True):
     products: list[str] = []
     devices: list[str] = []
     people: list[str] = []
+    apps: list[str] = []
+    activation_codes: list[str] = []
     chains: list[str] = []
     deployments: dict[str, int] = {}
     """Tenant to the number of its new deployment."""
 
 
+_NO_STORES: Final = Stores()
 _PRODUCT_KEYS: Final = ("id", "tenant", "name")
 
 
 def bootstrap_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of bootstrap files. What the chains in them must be is said by the schema of chains."""
     facets = {"provision": Provision, **FACETS}
-    (tenant, device, person, *shapes), definitions = msgspec.json.schema_components(
-        [TenantEntry, DeviceEntry, PersonEntry, *facets.values()], ref_template="#/$defs/{name}"
+    (tenant, device, person, app, code, *shapes), definitions = msgspec.json.schema_components(
+        [TenantEntry, DeviceEntry, PersonEntry, AppEntry, CodeEntry, *facets.values()], ref_template="#/$defs/{name}"
     )
     text = {"type": "string"}
     product = {
@@ -122,7 +136,10 @@ def bootstrap_schema() -> dict[str, Any]:
         "required": ["tenant", "chain", "start", "nodes"],
         "properties": {"tenant": text, "chain": text},
     }
-    lists = {"tenants": tenant, "products": product, "devices": device, "people": person, "chains": chain}
+    lists = {
+        "tenants": tenant, "products": product, "devices": device, "people": person, "apps": app,
+        "activation_codes": code, "chains": chain,
+    }  # fmt: skip
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Bootstrap file",
@@ -141,7 +158,7 @@ async def apply(
     document: Any,
     registry: Registry,
     repository: ChainRepository,
-    accounts: Accounts | None = None,
+    stores: Stores = _NO_STORES,
     *,
     keep_chains: bool = False,
 ) -> Summary:
@@ -149,13 +166,13 @@ async def apply(
 
     InvalidDocument with every finding. Those about the document itself come before anything is written; an id, a name
     or a credential that belongs to something else is only found on the way, and then the rest has been applied.
-    Without `accounts` there can be no people in it. With `keep_chains`, chains that exist stay as somebody may have
+    What is not among the `stores` cannot be in it. With `keep_chains`, chains that exist stay as somebody may have
     edited them.
     """
     findings = check_shape(document)
     if findings:
         raise InvalidDocument(findings)
-    work = _Work(document, registry, repository, accounts, keep_chains)
+    work = _Work(document, registry, repository, stores, keep_chains)
     await work.check()
     if work.findings:
         raise InvalidDocument(work.findings)
@@ -181,14 +198,16 @@ class _Work:
         document: Mapping[str, Any],
         registry: Registry,
         repository: ChainRepository,
-        accounts: Accounts | None,
+        stores: Stores,
         keep: bool,
     ) -> None:
-        self.registry, self.repository, self.accounts, self.keep = registry, repository, accounts, keep
+        self.registry, self.repository, self.stores, self.keep = registry, repository, stores, keep
         self.tenants = msgspec.convert(document.get("tenants", []), list[TenantEntry])
         self.products: list[dict[str, Any]] = document.get("products", [])
         self.devices = msgspec.convert(document.get("devices", []), list[DeviceEntry])
         self.people = msgspec.convert(document.get("people", []), list[PersonEntry])
+        self.apps = msgspec.convert(document.get("apps", []), list[AppEntry])
+        self.codes = msgspec.convert(document.get("activation_codes", []), list[CodeEntry])
         self.chains: list[dict[str, Any]] = document.get("chains", [])
         self.findings: list[Finding] = []
         self.summary = Summary()
@@ -204,12 +223,20 @@ class _Work:
         self._twice("devices", (f"{entry.tenant}/{entry.name}" for entry in self.devices), "device")
         self._twice("chains", (f"{entry['tenant']}/{entry['chain']}" for entry in self.chains), "chain")
         self._twice("people", (folded(entry.username) for entry in self.people), "user name")
-        if self.people and self.accounts is None:
-            self._find("/people", "people cannot be made here")
+        self._twice("apps", (entry.id for entry in self.apps), "app")
+        self._twice("activation_codes", (entry.code for entry in self.codes), "code")
+        for what, asked, store in (
+            ("people", self.people, self.stores.accounts), ("apps", self.apps, self.stores.apps),
+            ("activation_codes", self.codes, self.stores.activations),
+        ):  # fmt: skip
+            if asked and store is None:
+                self._find(f"/{what}", "cannot be made here")
         known = {entry.name for entry in self.tenants} | {entry.name for entry in await self.registry.tenants()}
         named = [("products", i, entry["tenant"]) for i, entry in enumerate(self.products)]
         named += [("devices", i, entry.tenant) for i, entry in enumerate(self.devices)]
         named += [("people", i, entry.tenant) for i, entry in enumerate(self.people)]
+        named += [("apps", i, app.tenant) for i, app in enumerate(self.apps)]
+        named += [("activation_codes", i, code.tenant) for i, code in enumerate(self.codes)]
         named += [("chains", i, entry["tenant"]) for i, entry in enumerate(self.chains)]
         for what, i, tenant in named:
             if tenant not in known:
@@ -254,6 +281,10 @@ class _Work:
             await self._try(pointer("devices", i), self._device(device))
         for i, person in enumerate(self.people):
             await self._try(pointer("people", i), self._person(person))
+        for i, app in enumerate(self.apps):
+            await self._try(pointer("apps", i), self._app(app))
+        for i, code in enumerate(self.codes):
+            await self._try(pointer("activation_codes", i), self._code(code))
         names = {entry.name for entry in self.tenants} | {entry["tenant"] for entry in self.chains}
         for name in sorted(names):
             first = next((i for i, entry in enumerate(self.chains) if entry["tenant"] == name), None)
@@ -328,8 +359,8 @@ class _Work:
             return None
 
     async def _person(self, entry: PersonEntry) -> None:
-        assert self.accounts is not None
-        accounts, wanted = self.accounts, {"role": entry.role, "enabled": entry.enabled}
+        assert self.stores.accounts is not None
+        accounts, wanted = self.stores.accounts, {"role": entry.role, "enabled": entry.enabled}
         known = await accounts.people.named(entry.username)
         if known is None:
             await accounts.add(entry.tenant, entry.username, entry.password, entry.role, enabled=entry.enabled)
@@ -343,6 +374,18 @@ class _Work:
         else:
             return
         self.summary.people.append(entry.username)
+
+    async def _app(self, entry: AppEntry) -> None:
+        assert self.stores.apps is not None
+        if await make_app(self.stores.apps, entry):
+            self.summary.apps.append(entry.id)
+
+    async def _code(self, entry: CodeEntry) -> None:
+        assert self.stores.activations is not None
+        await self.registry.product(entry.tenant, entry.product)
+        if await make_code(self.stores.activations, entry):
+            # The code is a secret: its product has to do.
+            self.summary.activation_codes.append(f"for {entry.product}")
 
     async def _deploy(self, tenant: str) -> None:
         existing = {info.name for info in await self.repository.list(tenant)}

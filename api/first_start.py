@@ -7,9 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from api.accounts import Accounts
-from api.bootstrap import Summary, apply
-from api.demo import demo_document
+from api.bootstrap import Stores, Summary, apply
+from api.demo import APPS, PRODUCT, TENANT, demo_document
 from api.private_file import write_private
 from chains.repository import ChainRepository
 from engine.config import Settings
@@ -23,7 +22,7 @@ async def make_what_is_asked(
     settings: Settings,
     registry: Registry,
     repository: ChainRepository,
-    accounts: Accounts,
+    stores: Stores,
     bootstrap: str | None,
     demo: bool,
 ) -> None:
@@ -33,14 +32,19 @@ async def make_what_is_asked(
             document = _read(Path(bootstrap))
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise InvalidDocument([Finding(bootstrap, str(error))]) from error
-        log.info("bootstrap %s: %s", bootstrap, _told(await apply(document, registry, repository, accounts)))
+        log.info("bootstrap %s: %s", bootstrap, _told(await apply(document, registry, repository, stores)))
     if demo:
         path = settings.folder() / "demo.json"
         known = _read(path) if path.exists() else {}
-        document, secrets = demo_document({**known.get("devices", {}), "operator": known.get("operator", {})})
-        await apply(document, registry, repository, accounts, keep_chains=True)
-        operator = secrets.pop("operator")
-        write_private(path, json.dumps({"devices": secrets, "operator": operator}))
+        document, secrets = demo_document(
+            {**known.get("devices", {}), **{name: known.get(name, {}) for name in ("operator", APPS)}}
+        )
+        await apply(document, registry, repository, stores, keep_chains=True)
+        if stores.activations is not None and not await stores.activations.find(secrets[APPS]["activation_code"]):
+            # The one of the last start is used: there shall be one to try.
+            [secrets[APPS]["activation_code"]] = await stores.activations.make(TENANT, PRODUCT, 1)
+        apart = {name: secrets.pop(name) for name in ("operator", APPS)}
+        write_private(path, json.dumps({"devices": secrets, **apart}))
 
 
 def _told(made: Summary) -> str:

@@ -164,7 +164,9 @@ def _tell(facts: Mapping[str, Any], notes: list[str], folder: Path, demo: bool) 
         click.echo(f"  {command} points latest demo-thermometer")
         click.echo(f"  {command} alarm list\n")
         operator = facts["operator"]
-        click.echo(f"Apps log in at {facts['http']}/api/auth/login as {operator['username']}  {operator['password']}\n")
+        click.echo(
+            f"Operators log in at {facts['http']}/api/auth/login as {operator['username']}  {operator['password']}\n"
+        )
 
 
 def _command() -> str:

@@ -12,11 +12,13 @@ import pytest_asyncio
 from jsonschema import Draft202012Validator
 
 from api.accounts import Accounts
-from api.bootstrap import Summary, apply, bootstrap_schema
+from api.bootstrap import Stores, Summary, apply, bootstrap_schema
 from api.demo import OPERATOR, demo_document
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
 from engine.errors import InvalidDocument, NotFound
+from engine.stores.apps.activations import Activations
+from engine.stores.apps.apps import Apps
 from engine.stores.people import People
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, SEQUENCE, Tenant, digest
 from tests.api.stack import Stack
@@ -54,7 +56,8 @@ async def put(stack: Stack, document: Any, **options: Any) -> Summary:
     passwords = Passwords()
     try:
         accounts = Accounts(People(stack.redis), passwords, LoginThrottle(stack.redis, "person"))
-        return await apply(document, stack.registry, stack.chains, accounts, **options)
+        stores = Stores(accounts, Apps(stack.redis, stack.registry), Activations(stack.redis))
+        return await apply(document, stack.registry, stack.chains, stores, **options)
     finally:
         passwords.close()
 
@@ -215,7 +218,7 @@ async def test_the_published_schema_takes_what_is_applied() -> None:
 async def test_demo_secrets_are_fresh_unless_known() -> None:
     document, secrets = demo_document()
     other = demo_document()[1]
-    assert set(secrets) == {"thingsboard", "cloudthing", "operator"}
+    assert set(secrets) == {"thingsboard", "cloudthing", "operator", "thethingsio"}
     assert set(secrets["thingsboard"]) == {"token", "id"}
     assert set(secrets["cloudthing"]) == {"tenant", "device_id", "token"}
     assert secrets["thingsboard"]["token"] != other["thingsboard"]["token"]

@@ -16,6 +16,8 @@ from engine.stores.registry import P
 MOST: Final = 10_000
 """Unused codes of one product."""
 _CODES: Final = P + "activations"
+_OFFERED: Final = P + "activations-offered"
+"""Codes that somebody chose; those made here are never seen again."""
 
 
 class Code(NamedTuple):
@@ -50,6 +52,13 @@ class Activations:
                 pipe.hset(_CODES, digest(code), kept)
                 pipe.sadd(_index(product), digest(code))
             await pipe.execute()
+
+    async def offer(self, tenant: str, product: str, code: str) -> bool:
+        """Accept a chosen code, unless it was accepted before, be it used by now or not; whether it is new."""
+        if not await self._client.hsetnx(_OFFERED, digest(code), product):
+            return False
+        await self.keep(tenant, product, [code])
+        return True
 
     async def left(self, product: str) -> int:
         """How many codes of a product are not used."""
