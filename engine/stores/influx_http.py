@@ -9,6 +9,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from io import BytesIO
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -175,7 +176,7 @@ class Http:
         body, packed = await self.pack(body)
         headers = {"Content-Type": "text/plain; charset=utf-8"} | ({"Content-Encoding": "gzip"} if packed else {})
         try:
-            async with self._request("POST", "/write", params=params, data=body, headers=headers) as response:
+            async with self._request("POST", "/write", params=params, data=BytesIO(body), headers=headers) as response:
                 if response.status != 204:
                     raise write_failure(response.status, response.headers, await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

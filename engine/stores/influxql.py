@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from engine.stores.line_protocol import MEASUREMENT, stored_name
-from engine.stores.values import MAX_TS_MS
+from engine.stores.values import MAX_TS_MS, is_name
 
 NAMES_AT_ONCE: Final = 100
 
@@ -31,7 +31,9 @@ class Scope(NamedTuple):
 
 
 def scopes(tenant: str, devices: Sequence[str], keys: Sequence[str] | None) -> Iterator[Scope]:
-    """The series in scopes, the devices in order; nothing for no device or no key."""
+    """The series in scopes, the devices in order; nothing where no point can be."""
+    if not is_name(tenant):
+        return
     for some in _parts(devices):
         if keys is None:
             yield Scope(tenant, some, None)
@@ -107,6 +109,6 @@ def _any(tag: str, names: Sequence[str]) -> str:
 
 
 def _parts(names: Iterable[str]) -> Iterator[list[str]]:
-    ordered = sorted(set(names))
+    ordered = sorted(filter(is_name, set(names)))
     for i in range(0, len(ordered), NAMES_AT_ONCE):
         yield ordered[i : i + NAMES_AT_ONCE]

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.message import Point
+from engine.stores.influx import InfluxTimeseries
 from engine.stores.memory import MemoryTimeseries
 from engine.stores.sqlite import SqliteTimeseries
 from engine.stores.timeseries import Timeseries
+from tests.services import influx_bucket, shared_influx
 
 T, D = "acme", "dev 1"
 NOW = 1451649600512
@@ -44,7 +46,17 @@ async def sqlite(folder: Path) -> AsyncIterator[Timeseries]:
     await store.close()
 
 
+@asynccontextmanager
+async def influxdb(_: Path) -> AsyncIterator[Timeseries]:
+    with influx_bucket(shared_influx()) as server:
+        store = InfluxTimeseries(server.url, token=server.token, org=server.org, bucket=server.bucket)
+        await store.open()
+        yield store
+        await store.close()
+
+
 STORES: dict[str, Kind] = {
+    "influxdb": Kind(influxdb, examples=25),
     "memory": Kind(memory),
     "sqlite": Kind(sqlite),
 }
