@@ -98,10 +98,12 @@ class Influx:
         url = self._args.url
         if not url:
             sys.path.insert(0, str(Path(__file__).parent.parent))
-            from tests.services import running_influxdb
+            from tests.services import start_influx
 
             self._folder.mkdir(parents=True, exist_ok=True)
-            url = self._ended.enter_context(running_influxdb(self._folder))
+            process, url = start_influx(self._folder)
+            self._ended.callback(process.wait)
+            self._ended.callback(process.terminate)
         self.store = InfluxTimeseries(
             url, token=self._args.token, org=self._args.org, bucket=self._args.bucket
         )  # fmt: skip
