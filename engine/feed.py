@@ -159,7 +159,8 @@ class Feed:
         reason = _said(error)
         if not isinstance(error, StoreUnavailable | TimeoutError | Unfit) and reason != self.breaker.reason:
             log.error("store %s: nobody foresaw this", self.name, exc_info=error)
-        self.breaker.failed(reason, error.retry_after_s if isinstance(error, StoreUnavailable) else 0.0)
+        asked_s = error.retry_after_s if isinstance(error, StoreUnavailable) else 0.0
+        self.breaker.failed(reason, asked_s, tolerable=not isinstance(error, TimeoutError))
         self._tell()
 
     def _tell(self) -> None:
