@@ -22,6 +22,7 @@ from api.private_file import write_private
 from api.sockets import addresses, bind, pack, shown
 from api.supervisor import Child, Supervisor
 from engine.config import LISTENERS, Loaded, Settings
+from engine.errors import StoreUnavailable
 from engine.leases import give_back
 
 log = logging.getLogger("rulemill.up")
@@ -66,6 +67,8 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
         url = redis.url
     if settings.durability == "fast":
         notes.append("durability is `fast`: a power cut may lose up to one second of acknowledged messages")
+    if settings.influx_url:
+        notes += await _look_at_influx(settings)
     client = connect(url, "up")
     partitions = await partition_count(client, settings.partitions)
     await client.aclose()
@@ -110,6 +113,20 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
         raise SystemExit(1)
 
 
+async def _look_at_influx(settings: Settings) -> list[str]:
+    """What is to be known of the InfluxDB that keeps the points; raises Unfit for one that never can."""
+    from engine.stores.chosen import chosen_store, where_of
+
+    store = chosen_store(settings)
+    try:
+        await store.open()
+        return [f"{where_of(settings)}: {note}" for note in store.told()]
+    except StoreUnavailable as error:
+        return [f"{where_of(settings)} is away, and points wait until it is there: {error.reason}"]
+    finally:
+        await store.close()
+
+
 def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
     """What children need to come to the same settings."""
     settings = loaded.settings
@@ -123,6 +140,7 @@ def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
         "tls_certificate": settings.tls.certificate,
         "tls_key": settings.tls.key,
     }  # fmt: skip
+    plain |= {name: getattr(settings, name) for name in type(settings).__struct_fields__ if name.startswith("influx_")}
     return {f"RULEMILL_{name.upper()}": str(value) for name, value in plain.items()}
 
 

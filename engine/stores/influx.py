@@ -11,8 +11,9 @@ from typing import Final, NamedTuple, TypeVar
 from engine.errors import PointsRefused, StoreUnavailable, Unfit, Unsupported
 from engine.message import Point
 from engine.stores import influx_reads as reads
+from engine.stores.influx_access import access
 from engine.stores.influx_aggregates import aggregate
-from engine.stores.influx_http import DELETE_S, Http, Missing, access
+from engine.stores.influx_http import DELETE_S, Http, Missing
 from engine.stores.influx_server import Server, find
 from engine.stores.influx_writes import Limits, Send, V2Writes, send_points
 from engine.stores.influxql import deletion, scopes
