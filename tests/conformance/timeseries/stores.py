@@ -26,7 +26,7 @@ class Kind:
     """An open, empty store within a folder of its own; it calls pytest.skip (`tests.services.require`) if it cannot."""
     deletes: bool = True
     """`delete` and `delete_device` work; else both raise Unsupported."""
-    examples: int = 100
+    examples: int = 40
     """How many random histories it is compared with the store in memory by: fewer where a call takes longer."""
 
 
@@ -56,7 +56,7 @@ async def influxdb(_: Path) -> AsyncIterator[Timeseries]:
 
 
 STORES: dict[str, Kind] = {
-    "influxdb": Kind(influxdb, examples=25),
+    "influxdb": Kind(influxdb, examples=12),
     "memory": Kind(memory),
     "sqlite": Kind(sqlite),
 }
