@@ -50,7 +50,7 @@ def influx_store(settings: Settings) -> Timeseries:
 
 
 def where_of(settings: Settings) -> str:
-    """The store of the settings, for a person: without credentials."""
+    """The store of the settings, for a person; without credentials."""
     if not settings.influx_url:
         return f"sqlite {sqlite_file(settings)}"
     found = access(settings.influx_url, bucket=settings.influx_bucket)

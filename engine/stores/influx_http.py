@@ -139,8 +139,7 @@ class Http:
 
     def away(self, error: Exception) -> StoreUnavailable:
         """What a lost or refused connection means."""
-        said = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        return StoreUnavailable(f"InfluxDB at {self.access.base}: {said}")
+        return StoreUnavailable(f"InfluxDB at {self.access.base}: {_said(error)}")
 
     def _request(self, method: str, path: str, **options: Any) -> Any:
         headers = dict(options.pop("headers", None) or {})
@@ -242,6 +241,17 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
     except ValueError:
         return 1.0
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+        return f"its certificate is not trusted: {why} (influx_ca names the authority)"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection: {error.os_error.strerror or error.os_error}"
+    return str(error) or type(error).__name__
 
 
 def _gzip(body: bytes) -> bytes:
