@@ -44,7 +44,7 @@ def latest(server: Server, devices: tuple[str, ...], keys: tuple[str, ...], coun
         names |= answer["devices"]
     found.sort(key=lambda one: (names[one["device"]], one["key"], -one["ts_ms"]))
     if as_json:
-        print_json(found)
+        print_json([{"name": name_of(one, names), **one} for one in found])
     elif found:
         _print(found, names)
     else:
@@ -112,7 +112,7 @@ def query(
     # One more than asked for: only so is it known whether there are more.
     found, rest = take(_pages(server, asked, min(limit + 1, PAGE), names), limit)
     if form == "json":
-        print_json(found)
+        print_json([{"name": name_of(one, names), **one} for one in found])
     elif found:
         _print(found, names)
     else:

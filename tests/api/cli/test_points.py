@@ -20,6 +20,7 @@ import pytest
 
 from tests.api.cli.serving import Demo, Ran, rulemill
 from tests.api.test_up import COMMAND, environment
+from tests.services import influx_bucket, shared_influx
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?\+00:00")
 AT = 1_700_000_000_000
@@ -318,9 +319,52 @@ class TestFiles:
         assert "100%" in said
         assert "Exported " in said
 
-    def test_moving_needs_two_stores(self, demo: Demo) -> None:
+
+class TestMove:
+    def test_from_sqlite_to_influxdb_and_back(self, demo: Demo, tmp_path: Path) -> None:
+        lines = "".join(
+            f'ts_kv,device=d{d},key=k,tenant=t{d % 3} d={n}.5,t="dg",lat=1.5,lon=-2.5 {n}\n'
+            for d in range(9)
+            for n in range(20)
+        )
+        one, other = tmp_path / "one", tmp_path / "other"
+        assert rulemill(one, "points", "import", "-", text=lines).code == 0
+        with influx_bucket(shared_influx()) as server:
+            given = {
+                "RULEMILL_INFLUX_URL": server.url, "RULEMILL_INFLUX_TOKEN": server.token,
+                "RULEMILL_INFLUX_ORG": server.org, "RULEMILL_INFLUX_BUCKET": server.bucket,
+            }  # fmt: skip
+            # Interrupted after the first of these devices, by tenant: it goes on behind it.
+            (one / "points-move.json").write_text(
+                json.dumps({"move": "sqlite to influxdb", "only": None, "tenant": "t1", "device": "d4"})
+            )
+            ran = rulemill(one, "points", "move", **given)
+            assert ran.code == 0, ran.err
+            assert "Going on: 5 of 9 devices are done." in ran.err
+            assert "Moved 80 points in " in ran.err
+            assert " of 4 devices, sqlite to influxdb." in ran.err
+            assert not (one / "points-move.json").exists()
+            ran = rulemill(one, "points", "move", **given)
+            assert "Moved 180 points in " in ran.err
+            assert len(rulemill(one, "points", "export", **given).out.splitlines()) == 180
+            ran = rulemill(other, "points", "move", "--back", "--tenant", "t2", **given)
+            assert "Moved 60 points in " in ran.err
+            ran = rulemill(other, "points", "move", "--back", **given)
+            assert "Moved 180 points in " in ran.err
+            ran = demo("points", "export", **given)
+            assert (ran.code, "keeps its points in sqlite, and these settings say influxdb" in ran.err) == (1, True)
+            assert "start it with influxdb, and move again" in demo("points", "move", "--tenant", "demo", **given).err
+        moved = rulemill(other, "points", "export")
+        assert sorted(moved.out.splitlines()) == sorted(rulemill(one, "points", "export").out.splitlines())
+        assert sorted(moved.out.splitlines()) == sorted(lines.splitlines())
+
+    def test_two_stores_are_needed(self, demo: Demo, tmp_path: Path) -> None:
         ran = demo("points", "move")
-        assert (ran.code, "RULEMILL_INFLUX_URL" in ran.err) == (1, True)
+        assert (ran.code, "no InfluxDB is set: RULEMILL_INFLUX_URL" in ran.err) == (1, True)
+        ran = rulemill(tmp_path / "none", "points", "move", RULEMILL_INFLUX_URL="http://127.0.0.1:1")
+        assert (ran.code, "there is no " in ran.err) == (1, True)
+        ran = demo("points", "export", RULEMILL_INFLUX_URL="http://127.0.0.1:1")
+        assert (ran.code, ran.err.startswith("rulemill: influxdb http://127.0.0.1:1 rulemill: ")) == (1, True)
 
 
 def test_help_teaches(demo: Demo) -> None:
