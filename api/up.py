@@ -116,10 +116,11 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
 async def _look_at_influx(settings: Settings) -> list[str]:
     """What is to be known of the InfluxDB that keeps the points; raises Unfit for one that never can."""
     from engine.stores.chosen import chosen_store, where_of
+    from engine.stores.opening import open_soon
 
     store = chosen_store(settings)
     try:
-        await store.open()
+        await open_soon(store)
         return [f"{where_of(settings)}: {note}" for note in store.told()]
     except StoreUnavailable as error:
         return [f"{where_of(settings)} is away, and points wait until it is there: {error.reason}"]

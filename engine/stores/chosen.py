@@ -10,6 +10,7 @@ from typing import Final
 from engine.config import Settings
 from engine.errors import StoreUnavailable, Unfit
 from engine.stores.influx_access import access
+from engine.stores.opening import open_soon
 from engine.stores.timeseries import Timeseries
 
 log = logging.getLogger("rulemill.store")
@@ -67,7 +68,7 @@ class Opening:
     async def start(self) -> None:
         """Return when the store is open or away; raises Unfit."""
         try:
-            await self._store.open()
+            await open_soon(self._store)
         except StoreUnavailable as error:
             log.warning("store %s: %s; what reads points is answered 503 until then", self._store.name, error.reason)
             self._task = asyncio.create_task(self._again(), name="store-opening")
