@@ -75,7 +75,11 @@ class InfluxTimeseries:
         if self._http is None:
             self._http = Http(self._access)
         self._look_from = 0.0
-        await self._ready()
+        try:
+            await self._ready()
+        except Unfit:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Let the connections go."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 import zlib
@@ -250,7 +251,8 @@ def _said(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no connection: {error.os_error.strerror or error.os_error}"
+        number, text = error.os_error.errno or 0, error.os_error.strerror or str(error.os_error)
+        return f"no connection: {os.strerror(number) if number > 0 else text}"
     return str(error) or type(error).__name__
 
 

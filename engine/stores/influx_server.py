@@ -103,14 +103,14 @@ async def _prepare_1(http: Http) -> list[str]:
     granting = f"GRANT ALL ON {database} TO {identifier(access.username)}"
     try:
         policies = await _rows(http, f"SHOW RETENTION POLICIES ON {database}")
+        wanted = [row for row in policies if (row[0] == access.policy if access.policy else row[4])]
+        if not wanted:
+            policy = identifier(access.policy or "autogen")
+            default = "" if access.policy else " DEFAULT"
+            await _make(http, f"CREATE RETENTION POLICY {policy} ON {database} DURATION INF REPLICATION 1{default}")
         await _may_write(http)
     except Denied as error:
         raise Unfit(f"{access.base}: {error.reason}; let an administrator run: {granting}") from error
-    wanted = [row for row in policies if (row[0] == access.policy if access.policy else row[4])]
-    if not wanted:
-        policy = identifier(access.policy or "autogen")
-        default = "" if access.policy else " DEFAULT"
-        await _make(http, f"CREATE RETENTION POLICY {policy} ON {database} DURATION INF REPLICATION 1{default}")
     told = [_kept(row[1]) for row in wanted if row[1] != "0s"]
     return told + await _limits_1(http)
 
@@ -135,7 +135,7 @@ async def _limits_1(http: Http) -> list[str]:
         )
     if series := limits.get("max-series-per-database"):
         told.append(
-            f"points of more than {series} series, keys times devices, are refused (max-series-per-database of [data] "
+            f"points of more than {series} series (devices times keys) are refused (max-series-per-database of [data] "
             "in influxdb.conf; 0 takes any number; index-version tsi1 knows no such limit)"
         )
     return told

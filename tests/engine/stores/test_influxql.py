@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.stores.influxql import (
-    NAMES_AT_ONCE, Scope, by_time, deletion, devices_there, identifier, keys_of, literal, newest, scopes, source,
+    NAMES_AT_ONCE,
+    Scope,
+    by_time,
+    deletion,
+    devices_there,
+    identifier,
+    keys_of,
+    literal,
+    newest,
+    scopes,
+    source,
 )  # fmt: skip
 from engine.stores.line_protocol import stored_name
 from engine.stores.values import INT64_MAX, INT64_MIN, MAX_NAME_BYTES, MAX_TS_MS
@@ -17,6 +27,7 @@ STRING = re.compile(r"'(?:[^'\\\n]|\\['\\n])*'")
 """A string as the scanner of InfluxQL takes it: it ends at the first quote that has no backslash before it."""
 
 names = st.text(min_size=1, max_size=20) | st.text(alphabet="'\\\n\"; -/*()=~%", min_size=1, max_size=12)
+some_names = st.lists(names, min_size=1, max_size=3, unique=True)
 
 
 @given(names)

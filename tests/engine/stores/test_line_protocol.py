@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from influxdb_client import WritePrecision
 from influxdb_client import Point as TheirPoint
+from influxdb_client import WritePrecision
 
 from engine.message import Point
 from engine.stores.line_protocol import Encoder, shown_name, stored_name
