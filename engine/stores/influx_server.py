@@ -116,7 +116,7 @@ async def _prepare_1(http: Http) -> list[str]:
 
 
 async def _limits_1(http: Http) -> list[str]:
-    """What 1.x drops without being asked: series beyond its limits."""
+    """What 1.x drops of its own: points of series beyond its limits. It does not say which index it has."""
     limits: dict[str, Any] = {}
 
     def take(_: int, series: Series) -> None:
@@ -128,16 +128,12 @@ async def _limits_1(http: Http) -> list[str]:
     except Denied:
         return ["the user may not read the server's limits (max-values-per-tag, max-series-per-database)"]
     told = []
-    if devices := limits.get("max-values-per-tag"):
-        told.append(
-            f"points of more than {devices} devices, keys or tenants are refused (max-values-per-tag of [data] in "
-            "influxdb.conf; 0 takes any number; index-version tsi1 knows no such limit)"
-        )
-    if series := limits.get("max-series-per-database"):
-        told.append(
-            f"points of more than {series} series (devices times keys) are refused (max-series-per-database of [data] "
-            "in influxdb.conf; 0 takes any number; index-version tsi1 knows no such limit)"
-        )
+    mend = 'in [data] of influxdb.conf; 0, or index-version = "tsi1", takes any number'
+    if names := limits.get("max-values-per-tag"):
+        told.append(f"points of more than {names} devices, keys or tenants are refused (max-values-per-tag {mend})")
+    if count := limits.get("max-series-per-database"):
+        what = "series (devices times keys)"
+        told.append(f"points of more than {count} {what} are refused (max-series-per-database {mend})")
     return told
 
 
