@@ -17,7 +17,7 @@ from engine.stores.influx_http import DELETE_S, Http, Missing
 from engine.stores.influx_server import Server, find
 from engine.stores.influx_writes import Limits, Send, V2Writes, send_points
 from engine.stores.influxql import deletion, scopes
-from engine.stores.line_protocol import Encoder, Lines
+from engine.stores.line_protocol import Encoder, Lines, last_only
 from engine.stores.timeseries import Bucket, Page
 from engine.stores.values import INT64_MAX, INT64_MIN
 from engine.stores.windows import Window
@@ -181,6 +181,8 @@ class InfluxTimeseries:
         return list(self._told)
 
     async def _write(self, link: _Link, points: Sequence[Point], lines: Lines) -> list[tuple[int, str]]:
+        if link.server.major == 3:
+            lines = last_only(points, lines)
         return await send_points(points, lines, link.send, self._limits)
 
     async def _asked(self, work: Callable[[_Link], Awaitable[Made]]) -> Made:

@@ -42,7 +42,8 @@ async def find(http: Http) -> Server:
             if minor < 6:
                 raise Unfit(f"InfluxDB {version} at {access.base} is too old; 1.6 is the oldest that will do")
             http.authorization = _authorization_1(http)
-            return Server(version, 1, minor >= 8, access.org or "-", await _prepare_1(http))
+            v2_write = minor >= 8 and not http.authorization.startswith("Bearer ")  # which it takes as Token only
+            return Server(version, 1, v2_write, access.org or "-", await _prepare_1(http))
         # 2.x has users with a password only for /write and /query.
         http.authorization = f"Token {access.token}" if access.token else _authorization_1(http)
         if major == 2:

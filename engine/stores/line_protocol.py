@@ -42,6 +42,15 @@ class Lines(NamedTuple):
     refused: list[tuple[int, str]]
 
 
+def last_only(points: Sequence[Point], lines: Lines) -> Lines:
+    """Of lines for the same point the last one: for servers that promise no order within a request."""
+    last = {(points[i].tenant, points[i].device, points[i].key, points[i].ts_ms): n for n, i in enumerate(lines.of)}
+    if len(last) == len(lines.of):
+        return lines
+    kept = sorted(last.values())
+    return Lines([lines.lines[n] for n in kept], [lines.of[n] for n in kept], lines.refused)
+
+
 def stored_name(name: str) -> str:
     """A tenant's, device's or key's name as it stands in InfluxDB."""
     return _UNSTORABLE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), name)
