@@ -208,7 +208,8 @@ async def run_api(
                 alarms=AlarmStore(side, partitions), store=store, tail=tail, point_tail=point_tail,
                 firmware=firmware,
                 tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),
-                stamp=intake.stamp, spool_limit_bytes=settings.spool_bytes, checks={"door": lambda: ingress.closed_reason},
+                stamp=intake.stamp, spool_limit_bytes=settings.spool_bytes,
+                checks={"door": lambda: ingress.closed_reason},
             )
         )  # fmt: skip
         thingsboard = ThingsBoardHttp(tb_parts)
