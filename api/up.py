@@ -56,6 +56,8 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
     if demo and "ct_http" not in doors:
         doors["ct_http"] = f"127.0.0.1:{LISTENERS['ct_http'].port}"
     sockets, notes = bind(doors, loaded.named, fall_back=demo)
+    if settings.influx_url:
+        notes += await _look_at_influx(settings)
     redis = redis_process = None
     if settings.redis_url:
         url = settings.redis_url
@@ -67,8 +69,6 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
         url = redis.url
     if settings.durability == "fast":
         notes.append("durability is `fast`: a power cut may lose up to one second of acknowledged messages")
-    if settings.influx_url:
-        notes += await _look_at_influx(settings)
     client = connect(url, "up")
     partitions = await partition_count(client, settings.partitions)
     await client.aclose()
