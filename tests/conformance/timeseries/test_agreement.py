@@ -99,7 +99,7 @@ async def answer(store: Timeseries, tenants: dict[str, str], step: tuple[Any, ..
             return await store.latest(t, some, wanted, count=number, start_ms=start, end_ms=end)
         case ("range", some, wanted, (start, end), limit, newest_first):
             pages, cursor = [], ""
-            while True:
+            while len(pages) < 100:
                 page = await store.range(
                     t, some, wanted, start, end, limit=limit, newest_first=newest_first, cursor=cursor
                 )

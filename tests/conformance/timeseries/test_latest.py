@@ -75,3 +75,5 @@ async def test_lists_of_thousands(store: Timeseries) -> None:
     assert await store.latest(T, devices) == written
     assert await store.latest(T, devices, keys) == written
     assert len(await store.latest(T, devices, ["k1"])) == 100
+    await store.write(series("not asked for", 1, device="d0000"))
+    assert await store.latest(T, devices, keys) == written
