@@ -64,7 +64,9 @@ class _Scale(NamedTuple):
         if low == high:
             around = abs(low) * 0.1 or 1.0
             low, high = low - around, high + around
-        step = _nice((high / 2 - low / 2) / max(1, height // 4) * 2)
+        # As many as fit three rows apart, but more than one.
+        step = _nice((high / 2 - low / 2) / max(2, height // 3) * 2)
+        step = step if (high / 2 - low / 2) >= step else _nice((high / 2 - low / 2) / max(2, height // 2) * 2)
         if not (math.isfinite(step) and step > 0 and math.isfinite(high - low) and (high - low) / step < 1000):
             return _Scale(low, high, {0: f"{high:.4g}", height - 1: f"{low:.4g}"})
         decimals = max(0, -math.floor(math.log10(step)))

@@ -27,7 +27,7 @@ def test_any_numbers_fit(lines: list[list[float]], width: int, height: int, star
     rows = chart(given_lines, frame, coloured=False)
     assert len(rows) == len(lines) * (height + 3)
     drawn = [row for i, row in enumerate(rows) if i % (height + 3) < height + 2]
-    side = max(row.find("│") for row in drawn)
+    side = max(row.find(mark) for row in drawn for mark in "│┤")
     assert all(len(row) <= max(width, side + 14) for row in drawn)
     assert any("\u2800" < char <= "\u28ff" for row in drawn for char in row)
     assert [row for row in chart(given_lines, frame, coloured=True) if "━━" in row]
