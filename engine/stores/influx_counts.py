@@ -11,15 +11,18 @@ from functools import cache
 from typing import Any, Final
 
 from engine.stores.aggregates import greatest, least, mean, percentile, plain, total
-from engine.stores.influx_rows import Rows
+from engine.stores.influx_rows import Rows, value_of
 from engine.stores.values import INT64_MAX
+
+FIELDS: Final = "ldbsj"
+"""Those that hold values."""
 
 Row = Mapping[str, Any]
 """What a window has, by the call, such as `sum(l)`."""
 
 _LONGS: Final = ("sum(l)", "count(l)", "min(l)", "max(l)")
-_COUNTS: Final = tuple(f"count({field})" for field in "ldbsj")
-_TYPES: Final = {"l": int, "d": float}
+_COUNTS: Final = tuple(f"count({field})" for field in FIELDS)
+_TYPES: Final[dict[str, type]] = {"l": int, "d": float, "b": bool, "s": str, "j": str}
 
 
 def calls_of_one(functions: Sequence[str], *, counted: bool) -> list[str]:
@@ -28,11 +31,16 @@ def calls_of_one(functions: Sequence[str], *, counted: bool) -> list[str]:
     for function in ("min", "max", "sum", "mean"):
         if function in functions:
             calls += [f"{function}(d)", *(_LONGS if function in ("sum", "mean") else [f"{function}(l)"])]
-    return list(dict.fromkeys(calls))
+    return [*dict.fromkeys(calls), *calls_of_ends(functions)]
+
+
+def calls_of_ends(functions: Sequence[str]) -> list[str]:
+    """The calls for the first and the last value."""
+    return [f"{function}({field})" for function in ("first", "last") if function in functions for field in FIELDS]
 
 
 def calls_of_both(functions: Sequence[str]) -> list[str]:
-    """The calls for series of several types."""
+    """The calls for the numbers of series of several types."""
     calls = ["count(t)", *_COUNTS]
     for function in ("min", "max"):
         if function in functions:
@@ -65,6 +73,16 @@ def of_one(field: str, functions: Sequence[str], row: Row) -> dict[str, Any] | N
             return None
         values[function] = (total if function == "sum" else mean)(row["count(l)"], row["sum(l)"], 0, 0.0)
     return values
+
+
+def end_of(function: str, row: Row) -> tuple[bool, Any]:
+    """Whether it is clear what the first or last value is, and which.
+
+    A point that was sent with several types stands in all their fields. So it is clear where there is but one.
+    """
+    found = [row.get(f"{function}({field})") for field in FIELDS]
+    types = "".join(field for field, value in zip(FIELDS, found, strict=True) if value is not None)
+    return len(types) == 1, value_of((*found, types)) if len(types) == 1 else None
 
 
 def of_both(functions: Sequence[str], row: Row) -> dict[str, Any] | None:

@@ -60,6 +60,18 @@ class Grid:
         time = f",time({run.every_ms}ms,{run.start_ms % run.every_ms}ms) fill(none)" if run.windows > 1 else ""
         return Statement(f"SELECT {select} {where} GROUP BY {BY_SERIES}{time}", take)
 
+    def parts(self, indices: Sequence[int]) -> Iterator[tuple[int, Run]]:
+        """Windows one behind the other and of equal length, as index of the first and windows; `indices` in order."""
+        at = 0
+        for base, run in self.runs:
+            while at < len(indices) and indices[at] < base + run.windows:
+                first = last = indices[at]
+                at += 1
+                while at < len(indices) and indices[at] == last + 1 < base + run.windows:
+                    last = indices[at]
+                    at += 1
+                yield first, Run(run.start_ms + (first - base) * run.every_ms, run.every_ms, last - first + 1)
+
     def span(self, first: int, last: int) -> tuple[int, int]:
         """Start and end of the part of the range in the windows from the first to the last."""
         return max(self.edges[first], self.start_ms), min(self.edges[last + 1], self.end_ms)
