@@ -37,10 +37,10 @@ def settings_flags(command: Callable[..., None]) -> Callable[..., None]:
 async def opened(store: Timeseries, where: str) -> AsyncIterator[Timeseries]:
     """The store, open; Failed when it cannot be opened."""
     try:
-        await store.open()
-    except (StoreUnavailable, Unfit) as error:
-        raise Failed(f"{where}: {error.reason}") from error
-    try:
+        try:
+            await store.open()
+        except (StoreUnavailable, Unfit) as error:
+            raise Failed(f"{where}: {error.reason}") from error
         yield store
     finally:
         await store.close()
