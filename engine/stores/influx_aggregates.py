@@ -28,12 +28,12 @@ from engine.stores.influx_counts import (
     of_one,
     rows_of,
 )
-from engine.stores.influx_grid import Add, Grid, Name, Statement, run_statements
+from engine.stores.influx_grid import Add, Grid, Name, Statement, by_series, name_of, run_statements
 from engine.stores.influx_http import Http, Infinite
 from engine.stores.influx_rows import Rows, Series, value_of
 from engine.stores.influx_scopes import scopes_of
 from engine.stores.influx_whole import Values, read_whole
-from engine.stores.influxql import BY_SERIES, Scope, source
+from engine.stores.influxql import Scope, source
 from engine.stores.timeseries import MOST_BUCKETS, Bucket
 from engine.stores.windows import Run, Window
 
@@ -84,7 +84,7 @@ class _Aggregate:
     async def buckets(self) -> list[Bucket]:
         """The buckets, in no order; BadInput for too many."""
         scope = self._scope
-        calls = calls_of_one(self._asked, counted=bool(self._percentiles) or "count" in self._asked)
+        calls = calls_of_one(self._asked, longest_ms=max(run.every_ms for _, run in self._grid.runs))
         try:
             await self._run([*self._kind_statements(), *self._counted(scope, calls)])
             unclear = [name for name in self._rows.keys() | self._kinds.keys() if not self._is_pure(name)]
@@ -120,12 +120,13 @@ class _Aggregate:
         def take(series: Series) -> None:
             for row in _kinds_rows(series):
                 found = "".join(field for field, first in zip(FIELDS, row[1:], strict=True) if first is not None)
-                self._kinds[series.device, series.key] = found
+                self._kinds[name_of(series, self._scope)] = found
 
         if self._numeric:
             select = ",".join(f"first({field})" for field in FIELDS)
             where = source(self._scope, self._grid.start_ms, self._grid.end_ms)
-            yield Statement(f"SELECT {select} {where} GROUP BY {BY_SERIES}", take)
+            groups = by_series(self._scope)
+            yield Statement(f"SELECT {select} {where}{f' GROUP BY {groups}' if groups else ''}", take)
 
     def _counted(self, scope: Scope, calls: Sequence[str]) -> Iterator[Statement]:
         """What InfluxDB is to count in each window."""
