@@ -14,9 +14,10 @@ from engine.stores import influx_reads as reads
 from engine.stores.influx_access import access
 from engine.stores.influx_aggregates import aggregate
 from engine.stores.influx_http import DELETE_S, Http, Missing
+from engine.stores.influx_scopes import scopes_of
 from engine.stores.influx_server import Server, find
 from engine.stores.influx_writes import Limits, Send, V2Writes, send_points
-from engine.stores.influxql import deletion, scopes
+from engine.stores.influxql import deletion
 from engine.stores.line_protocol import Encoder, Lines, last_only
 from engine.stores.timeseries import Bucket, Page
 from engine.stores.values import INT64_MAX, INT64_MIN
@@ -167,7 +168,7 @@ class InfluxTimeseries:
             if link.server.major == 3:
                 raise Unsupported("InfluxDB 3 deletes no points; they go when the database's retention ends")
             if start_ms < end_ms:
-                for scope in scopes(tenant, devices, keys):
+                for scope in await scopes_of(link.http, tenant, devices, keys):
                     await link.http.query(deletion(scope, start_ms, end_ms), _nothing, silence_s=DELETE_S)
 
         await self._asked(work)
