@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.flow import point_streams
+from api.flow import point_streams, watching
 from api.flow.point_tailing import QUEUED_MOST
 from engine.config import Tls
 from engine.entries import encode
@@ -452,6 +452,18 @@ class TestTail:
         await hub.stop()
         assert json.loads(await anext(lines)) == {"cut": "the server stops"}
         await lines.aclose()
+
+    async def test_a_reader_that_never_came_is_forgotten(
+        self, stack: FlowStack, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watching, "UNREAD_S", 0.1)
+        monkeypatch.setattr(watching, "RENEW_EVERY_S", 0.05)
+        for hub in (stack.parts.point_tail, stack.parts.tail):
+            lines = await hub.watch(TENANT)
+            await until(lambda hub=hub: not hub.watchers.subscribed)
+            assert [json.loads(line) async for line in lines][-1] == {"cut": "nothing was read for 0.1 s"}
+            await (await hub.watch(TENANT)).aclose()
+            assert hub.watchers.subscribed
 
     async def test_a_device_that_there_is_not(self, stack: FlowStack) -> None:
         problem = await stack.get(f"{P}/tail?device=nobody&device=any*", 404)
