@@ -66,8 +66,8 @@ async def run_worker(settings: Settings, url: str, name: str = "") -> None:
     from chains.plans import PlanSource
     from chains.repository import ChainRepository
     from engine.metric_board import MetricPin
+    from engine.stores.chosen import chosen_store
     from engine.stores.products import Products, Secrets
-    from engine.stores.sqlite import SqliteTimeseries
     from engine.wire import Subscriber, Wire
     from engine.worker import Worker, WorkerParts
     from nodes.catalogue import Catalogue
@@ -90,7 +90,7 @@ async def run_worker(settings: Settings, url: str, name: str = "") -> None:
     worker = Worker(
         WorkerParts(
             url=url, name=name, partitions=partitions, plans=plans,
-            store=SqliteTimeseries(settings.folder() / "telemetry.db"),
+            store=chosen_store(settings),
             product=Products(registry).find, secret=secrets.get,
         )
     )  # fmt: skip
@@ -189,12 +189,12 @@ async def run_api(
     from engine.stores.apps.sessions import Sessions
     from engine.stores.apps.users import Users
     from engine.stores.attribute_store import Attributes
+    from engine.stores.chosen import Opening, chosen_store
     from engine.stores.claims import Claims
     from engine.stores.commands import Commands
     from engine.stores.firmware import Firmware
     from engine.stores.kept_calls import KeptCalls
     from engine.stores.people import People
-    from engine.stores.sqlite import SqliteTimeseries
     from engine.watch import Progress
     from engine.wire import Wire
     from nodes.catalogue import Catalogue
@@ -221,9 +221,10 @@ async def run_api(
         intake = Intake(ingress, replies)
         kept = KeptCalls(side, partitions, call_record)
         commands, attributes = Commands(side, partitions, kept), Attributes(side, partitions)
-        store = SqliteTimeseries(settings.folder() / "telemetry.db")
-        await store.open()
-        stack.push_async_callback(store.close)
+        store = chosen_store(settings)
+        opening = Opening(store)
+        stack.push_async_callback(opening.stop)
+        await opening.start()
         firmware = Firmware(client)
         http_chunks.install()
         cloudthing = CloudThing(

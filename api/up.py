@@ -22,6 +22,7 @@ from api.private_file import write_private
 from api.sockets import addresses, bind, pack, shown
 from api.supervisor import Child, Supervisor
 from engine.config import LISTENERS, Loaded, Settings
+from engine.errors import StoreUnavailable
 from engine.leases import give_back
 
 log = logging.getLogger("rulemill.up")
@@ -55,6 +56,8 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
     if demo and "ct_http" not in doors:
         doors["ct_http"] = f"127.0.0.1:{LISTENERS['ct_http'].port}"
     sockets, notes = bind(doors, loaded.named, fall_back=demo)
+    if settings.influx_url:
+        notes += await _look_at_influx(settings)
     redis = redis_process = None
     if settings.redis_url:
         url = settings.redis_url
@@ -110,6 +113,21 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
         raise SystemExit(1)
 
 
+async def _look_at_influx(settings: Settings) -> list[str]:
+    """What is to be known of the InfluxDB that keeps the points; raises Unfit for one that never can."""
+    from engine.stores.chosen import chosen_store, where_of
+    from engine.stores.opening import open_soon
+
+    store = chosen_store(settings)
+    try:
+        await open_soon(store)
+        return [f"{where_of(settings)}: {note}" for note in store.told()]
+    except StoreUnavailable as error:
+        return [f"{where_of(settings)} is away, and points wait until it is there: {error.reason}"]
+    finally:
+        await store.close()
+
+
 def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
     """What children need to come to the same settings."""
     settings = loaded.settings
@@ -123,6 +141,7 @@ def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
         "tls_certificate": settings.tls.certificate,
         "tls_key": settings.tls.key,
     }  # fmt: skip
+    plain |= {name: getattr(settings, name) for name in type(settings).__struct_fields__ if name.startswith("influx_")}
     return {f"RULEMILL_{name.upper()}": str(value) for name, value in plain.items()}
 
 

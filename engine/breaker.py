@@ -21,7 +21,7 @@ State = Literal["closed", "open", "half-open"]
 TOLERATED: Final = 1
 """Failures in a row that open nothing: a kept connection may have been closed by the other end meanwhile."""
 FIRST_WAIT_S: Final = 0.25
-LONGEST_WAIT_S: Final = 15.0
+LONGEST_WAIT_S: Final = 5.0
 LONGEST_ASKED_S: Final = 300.0
 """What `Retry-After` may ask of us; a proxy that says "tomorrow" is asked again all the same."""
 
@@ -56,7 +56,7 @@ class Breaker:
             self.state, self.since_ms = "closed", now_ms()
             log.warning("%s answers again after %.1f s", self._what, self._clock() - self._opened)
 
-    def failed(self, reason: str, asked_s: float = 0.0) -> None:
+    def failed(self, reason: str, asked_s: float = 0.0, *, tolerable: bool = True) -> None:
         """It did not; the other end asked to be left alone for `asked_s`."""
         self._failures += 1
         self.reason = reason
@@ -65,6 +65,6 @@ class Breaker:
         self._due = self._clock() + wait_s
         if self.state == "half-open":
             self.state = "open"
-        elif self.state == "closed" and self._failures > TOLERATED:
+        elif self.state == "closed" and (self._failures > TOLERATED or not tolerable):
             self.state, self.since_ms, self._opened = "open", now_ms(), self._clock()
             log.warning("%s: %s; %s, tried again in %.1f s", self._what, reason, self._consequence, wait_s)

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from engine.errors import Finding, InvalidDocument
+from engine.errors import Finding, InvalidDocument, Unfit
+from engine.stores.influx_access import access
 
 
 class Listener(NamedTuple):
@@ -75,6 +76,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     partitions: Annotated[int, _about("Ordered streams; fixed at the first start on a Redis")] = 16
     operator_token: Annotated[str, _about("Token of the management API; empty: made at the first start")] = ""
     backlog_entries: Annotated[int, _about("Entries a stream may hold before messages are refused")] = 20_000
+    influx_url: Annotated[
+        str, _about("InfluxDB that keeps the points instead of SQLite, as http://host:8086 (docs/influxdb.md)")
+    ] = ""
+    influx_token: Annotated[str, _about("Token for InfluxDB 2 and 3")] = ""
+    influx_org: Annotated[str, _about("Organization in InfluxDB 2; empty: the only one that the token sees")] = ""
+    influx_bucket: Annotated[str, _about("Bucket or database, which is made if it is missing")] = "rulemill"
+    influx_username: Annotated[str, _about("User of InfluxDB 1; may also stand in influx_url")] = ""
+    influx_password: Annotated[str, _about("Password of that user")] = ""
+    influx_ca: Annotated[
+        str, _about("PEM file of the authority behind InfluxDB's certificate; empty: the system's")
+    ] = ""
     spool_bytes: Annotated[int, _about("Bytes of points that may wait for the store before messages are refused")] = (
         1 << 30
     )
@@ -217,6 +229,18 @@ def _check(settings: Settings) -> list[Finding]:
         findings.append(Finding("workers", "workers is 0 or more, api_processes is 1 or more"))
     if not 0 <= settings.retention_days <= 36_500:
         findings.append(Finding("retention_days", "is a number of days from 0 (for ever) to 36500"))
+    if settings.influx_url:
+        try:
+            access(settings.influx_url, bucket=settings.influx_bucket, ca=settings.influx_ca)
+        except Unfit as error:
+            findings.append(Finding("influx_url", error.reason))
+    else:
+        # Points that silently go elsewhere than somebody thinks are found again by nobody.
+        findings += [
+            Finding(name, "is set, and influx_url is not")
+            for name in ("influx_token", "influx_org", "influx_username", "influx_password", "influx_ca")
+            if getattr(settings, name)
+        ]
     seen: dict[str, str] = {}
     for key, address in settings.listeners.items():
         if address in seen and not address.endswith(":0"):

@@ -17,6 +17,7 @@ from engine import metrics
 from engine.breaker import Breaker
 from engine.errors import PointsRefused, StoreUnavailable, Unfit
 from engine.message import Point
+from engine.stores.opening import open_soon
 from engine.stores.timeseries import Timeseries
 
 log = logging.getLogger("rulemill.store")
@@ -25,8 +26,6 @@ WRITE_AT_MOST: Final = 5000
 """Points in one write."""
 WRITE_WITHIN_S = 15.0
 """A write that takes longer is given up; whether it was made, nobody knows, and the same points are the same points."""
-OPEN_WITHIN_S = 3.0
-"""How long a worker's start waits for the store; later attempts have as long as a write."""
 DOUBT_EVERY = 4
 """After so many failures of one point alone, the next probe asks whether the store takes another one."""
 STRIKES = 5
@@ -64,8 +63,8 @@ class Feed:
     async def open(self) -> None:
         """Open the store, or leave that to the first write if it is away; raises Unfit if it can never serve."""
         try:
-            async with asyncio.timeout(OPEN_WITHIN_S):
-                await self._open()
+            await open_soon(self._store)
+            self._opened = True
         except Unfit:
             await self._store.close()
             raise
@@ -159,7 +158,8 @@ class Feed:
         reason = _said(error)
         if not isinstance(error, StoreUnavailable | TimeoutError | Unfit) and reason != self.breaker.reason:
             log.error("store %s: nobody foresaw this", self.name, exc_info=error)
-        self.breaker.failed(reason, error.retry_after_s if isinstance(error, StoreUnavailable) else 0.0)
+        asked_s = error.retry_after_s if isinstance(error, StoreUnavailable) else 0.0
+        self.breaker.failed(reason, asked_s, tolerable=not isinstance(error, TimeoutError))
         self._tell()
 
     def _tell(self) -> None:

@@ -184,7 +184,7 @@ class PointsWriter:
             self._put_back(left)
         metrics.POINTS.labels(self._name).inc(count - len(refused))
         # Under a trickle, every write is a transaction and two changes of threads: let a few points gather.
-        return GAP_S if count < SMALL and not self._queue else 0.0
+        return GAP_S if len(points) < SMALL and not left else 0.0
 
     async def _done(self, pieces: list[Piece], count: int, refused: Sequence[tuple[int, str]]) -> list[Piece]:
         """After a write of the first `count` points: trim, and tell those who wait; the pieces that are left."""

@@ -147,7 +147,7 @@ def start_influx(folder: Path, *settings: str, port: int = 0) -> tuple[subproces
     }
     for setting in settings:
         section, _, line = setting.partition(".")
-        sections[section].append(line)
+        sections.setdefault(section, []).append(line)
     # The port of its backups cannot be switched off.
     lines = ["reporting-enabled = false", f'bind-address = "127.0.0.1:{free_port()}"']
     for section, values in sections.items():
@@ -177,17 +177,22 @@ def influx_bucket(server: Influx) -> Iterator[Influx]:
     try:
         yield own
     finally:
-        headers = {"Authorization": f"Token {own.token}"} if own.token else {}
-        with httpx.Client(base_url=own.url, headers=headers, timeout=30) as client:
-            version = client.get("/ping").headers.get("X-Influxdb-Version", "").lstrip("v")
-            if version.startswith("2"):
-                found = client.get("/api/v2/buckets", params={"name": own.bucket, "org": own.org})
-                for bucket in found.json().get("buckets", ()):
-                    client.delete(f"/api/v2/buckets/{bucket['id']}").raise_for_status()
-            elif version.startswith("3"):
-                client.delete("/api/v3/configure/database", params={"db": own.bucket})
-            else:
-                client.post("/query", data={"q": f'DROP DATABASE "{own.bucket}"'}).raise_for_status()
+        drop_influx_bucket(own)
+
+
+def drop_influx_bucket(server: Influx) -> None:
+    """Drop the database or bucket."""
+    headers = {"Authorization": f"Token {server.token}"} if server.token else {}
+    with httpx.Client(base_url=server.url, headers=headers, timeout=30) as client:
+        version = client.get("/ping").headers.get("X-Influxdb-Version", "").lstrip("v")
+        if version.startswith("2"):
+            found = client.get("/api/v2/buckets", params={"name": server.bucket, "org": server.org})
+            for bucket in found.json().get("buckets", ()):
+                client.delete(f"/api/v2/buckets/{bucket['id']}").raise_for_status()
+        elif version.startswith("3"):
+            client.delete("/api/v3/configure/database", params={"db": server.bucket})
+        else:
+            client.post("/query", data={"q": f'DROP DATABASE "{server.bucket}"'}).raise_for_status()
 
 
 @cache

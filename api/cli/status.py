@@ -32,7 +32,7 @@ def status(server: Server, as_json: bool) -> None:
 
 
 def _stores(stores: list[dict[str, Any]]) -> list[str]:
-    """A line for all workers that get on with the store, one for each that does not, and what the store has to say."""
+    """A line for all workers that get on with the store, and one for each that does not."""
     well = [one for one in stores if one["circuit"] == "closed" and not one["reason"]]
     lines = sorted({f"{one['store']}: takes points" for one in well})
     for one in stores:
@@ -41,7 +41,7 @@ def _stores(stores: list[dict[str, Any]]) -> list[str]:
         closed, waits = one["circuit"] == "closed", seconds(one["for_ms"])
         says = "takes points" if closed else f"has taken no points for {waits}"
         lines.append(f"{one['store']}: {says} ({one['worker']}: {one['reason']})")
-    return lines + sorted({note for one in stores for note in one["told"]})
+    return lines
 
 
 def _retention(sweep: dict[str, Any] | None) -> str:
@@ -78,6 +78,7 @@ def _show(url: str, found: dict[str, Any]) -> None:
             ("partitions", f"{len(partitions)}" + (f", {unowned} of them without an owner" if unowned else "")),
             ("backlog", backlog),
             *(("store", line) for line in _stores(found["stores"])),
+            *(("note", note) for note in sorted({note for one in found["stores"] for note in one["told"]})),
             ("spool", _spool(found)),
             ("retention", _retention(found["retention"])),
             ("waiting", f"{found['parked']} messages for a time, a call or an answer"),

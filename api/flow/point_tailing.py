@@ -34,6 +34,7 @@ class _Viewer:
         self.names: dict[str, str | None] = {}
         """Name of each device seen; None for one that is not wanted."""
         self.cut = ""
+        self.read_s = asyncio.get_running_loop().time()
         self._waiting: deque[list[Point]] = deque()
         self._held = self._missed = 0
         self._lost = False
@@ -116,6 +117,7 @@ class PointTail:
             loop = asyncio.get_running_loop()
             silent_from = loop.time()
             while True:
+                viewer.read_s = loop.time()
                 if not await viewer.wait(silent_from + BEAT_S - loop.time()):
                     text = _line({"beat": now_ms()})
                 elif viewer.cut:

@@ -12,13 +12,9 @@ from api.flow.devices import ONE as DEVICE
 from api.flow.forms import CSV, CSV_WITH_TITLES, NDJSON, Form, as_file, form_of
 from api.flow.operation import BASE, Answer, Call, Lines, Operation, Parts
 from api.flow.point_queries import POINTS_MOST, Asked, Devices, Keys, PointShown, asked, check_size, shown
+from api.flow.point_streams import Span, Stream
 from api.flow.times import FAR_MS, Behind, First, read_range
 from api.points import csv_form, ndjson_form
-from engine.errors import BadInput
-from engine.stores.timeseries import Page
-
-STREAM_PAGE: Final = 2000
-"""Points that a stream reads at once: some milliseconds of work between two looks at other requests."""
 
 
 class Points(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,15 +86,15 @@ async def range_points(parts: Parts, call: Call) -> Answer | Lines:
     of, query = await asked(parts, call), call.query
     form = form_of(call)
     start_ms, end_ms = read_range(query)
-    walk = _Walk(parts, of, start_ms, end_ms, query.order == "desc")
+    span = Span(of=of, start_ms=start_ms, end_ms=end_ms, newest_first=query.order == "desc")
     if form == "json":
-        page = await walk.page(query.limit or 1000, query.cursor)
+        page = await span.page(parts.store, query.limit or 1000, query.cursor)
         return Answer(200, Points(points=[shown(point) for point in page.points], devices=of.names, cursor=page.cursor))
-    # Read before anything is sent: what is wrong with the range, or with the store, still has a status.
-    first = await walk.page(min(STREAM_PAGE, query.limit or STREAM_PAGE), query.cursor)
+    stream = Stream(parts.store, span, query.cursor, query.limit)
+    await stream.open()
     if form == "csv":
-        return Lines(_csv(walk, first, query.limit), CSV_WITH_TITLES, as_file("points.csv"))
-    return Lines(_ndjson(walk, first, query.limit), NDJSON)
+        return Lines(_csv(stream, of), CSV_WITH_TITLES, as_file("points.csv"))
+    return Lines(_ndjson(stream, of), NDJSON)
 
 
 async def delete_points(parts: Parts, call: Call) -> Answer:
@@ -109,45 +105,15 @@ async def delete_points(parts: Parts, call: Call) -> Answer:
     return Answer(204)
 
 
-class _Walk(msgspec.Struct):
-    """A range that is read page by page."""
-
-    parts: Parts
-    of: Asked
-    start_ms: int
-    end_ms: int
-    newest_first: bool
-
-    async def page(self, limit: int, cursor: str) -> Page:
-        try:
-            return await self.parts.store.range(
-                self.of.tenant, self.of.ids, self.of.keys, self.start_ms, self.end_ms,
-                limit=limit, newest_first=self.newest_first, cursor=cursor,
-            )  # fmt: skip
-        except BadInput as error:
-            raise BadInput(f"query parameter cursor: {error.reason}", "?cursor") from error
-
-    async def pages(self, first: Page, limit: int | None) -> AsyncGenerator[Page, None]:
-        """The first page and those behind it, up to `limit` points."""
-        page, left = first, limit
-        while True:
-            yield page
-            if left is not None:
-                left -= len(page.points)
-            if not page.cursor or left == 0:
-                return
-            page = await self.page(min(STREAM_PAGE, left or STREAM_PAGE), page.cursor)
-
-
-async def _csv(walk: _Walk, first: Page, limit: int | None) -> AsyncGenerator[bytes, None]:
+async def _csv(stream: Stream, of: Asked) -> AsyncGenerator[bytes, None]:
     yield csv_form.lines([csv_form.STREAM_TITLES])
-    async for page in walk.pages(first, limit):
-        yield csv_form.lines(csv_form.tenant_rows(page.points, walk.of.names))
+    async for piece in stream.pieces():
+        yield csv_form.lines(csv_form.tenant_rows(piece, of.names))
 
 
-async def _ndjson(walk: _Walk, first: Page, limit: int | None) -> AsyncGenerator[bytes, None]:
-    async for page in walk.pages(first, limit):
-        yield ndjson_form.tenant_lines(page.points, walk.of.names)
+async def _ndjson(stream: Stream, of: Asked) -> AsyncGenerator[bytes, None]:
+    async for piece in stream.pieces():
+        yield ndjson_form.tenant_lines(piece, of.names)
 
 
 OF_DEVICE: Final = DEVICE + "/points"

@@ -49,8 +49,8 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     circuit: Annotated[
         str,
         Meta(
-            description="`closed`: it takes points. `open`: it failed and is left alone for a while. `half-open`: it is "
-            "tried with a few points."
+            description="`closed`: it takes points. `open`: it failed, and is left alone for a while. "
+            "`half-open`: it is tried with a few points."
         ),
     ]
     for_ms: Annotated[int, Meta(description="How long it is closed, or is not, in milliseconds.")]

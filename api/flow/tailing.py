@@ -52,6 +52,7 @@ class _Viewer:
         self.tenant, self.device = tenant, device
         self.lines: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.cut = ""
+        self.read_s = asyncio.get_running_loop().time()
 
     def give(self, line: dict[str, Any]) -> None:
         if self.cut:
@@ -91,6 +92,7 @@ class TailHub:
         try:
             yield _line({"watching": viewer.tenant, "device": viewer.device})
             while True:
+                viewer.read_s = asyncio.get_running_loop().time()
                 try:
                     async with asyncio.timeout(BEAT_S):
                         line = await viewer.lines.get()

@@ -20,6 +20,8 @@ FORGOTTEN_MS: Final = 10_000
 """Whoever does not renew for so long watches no more."""
 BEAT_S: Final = 5.0
 """After so long without any other line, a sign of life."""
+UNREAD_S: Final = 30.0
+"""A viewer that nobody reads from for so long is cut: its reader is gone, or stands still."""
 
 
 class Viewer(Protocol):
@@ -28,6 +30,8 @@ class Viewer(Protocol):
     tenant: str
     cut: str
     """Why nothing more comes; empty while it does."""
+    read_s: float
+    """When it was last read from, by the loop's clock."""
 
     def end(self, reason: str) -> None:
         """Nothing more comes; what is queued is dropped, so that the reader learns of it soon."""
@@ -105,10 +109,19 @@ class Watchers(Generic[V]):
                 await self._renew()
             except RedisError as error:
                 log.warning("watching is not renewed: %s", error)
+            async with self._changing:
+                if not self.viewers:
+                    self._renewing = None
+                    await self._unsubscribe()
+                    return
 
     async def _renew(self) -> None:
         """Say whom this process watches, and take away tenants that nobody has renewed."""
-        # One that was cut because nobody ever read from it has no reader to leave.
+        unread_s = asyncio.get_running_loop().time() - UNREAD_S
+        for viewer in self.viewers:
+            if viewer.read_s < unread_s:
+                viewer.end(f"nothing was read for {UNREAD_S:g} s")
+        # One that nobody ever read from has no reader to leave.
         self.viewers = {viewer for viewer in self.viewers if not viewer.cut}
         now = now_ms()
         mine: dict[Any, Any] = {viewer.tenant: now for viewer in self.viewers}

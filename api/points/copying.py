@@ -71,15 +71,16 @@ async def parts(store: Timeseries, tenant: str, device: str, span: Span) -> Asyn
 
 async def _ends(store: Timeseries, tenant: str, device: str, span: Span) -> tuple[int, int]:
     """Time of the first and of the last point."""
-    ends = []
-    for newest_first in (False, True):
+
+    async def one(newest_first: bool) -> int:
         found = await patient(
-            lambda newest_first=newest_first: store.range(
+            lambda: store.range(
                 tenant, [device], span.keys, span.start_ms, span.end_ms, limit=1, newest_first=newest_first
             )
         )
-        ends.append(found.points[0].ts_ms if found.points else 0)
-    return ends[0], ends[1]
+        return found.points[0].ts_ms if found.points else 0
+
+    return await one(False), await one(True)
 
 
 async def write_file(

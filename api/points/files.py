@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import BinaryIO, Final, Protocol, cast
@@ -52,8 +53,15 @@ def form_of_name(name: str) -> str:
 def reader(file: BinaryIO, tenant: str, form: str = "", precision: str = "ms") -> Iterator[Read]:
     """Points of a file, whose form is known by how it begins unless it is given; zipped ones are unzipped.
 
-    `tenant` is for points that name none. BadInput for a file that cannot be read at all.
+    `tenant` is for points that name none. BadInput for a file that cannot be read at all, or not to its end.
     """
+    try:
+        yield from _reads(file, tenant, form, precision)
+    except (EOFError, OSError, zlib.error) as error:
+        raise BadInput(f"is damaged, or not whole: {error}") from error
+
+
+def _reads(file: BinaryIO, tenant: str, form: str, precision: str) -> Iterator[Read]:
     looked = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, file), 1 << 16)
     if looked.peek(2)[:2] == _GZIP:
         looked = io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=looked)), 1 << 16)

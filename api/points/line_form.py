@@ -7,13 +7,28 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Final
 
-from api.points.reading import MOST_BYTES, NO_TENANT, Read, bad, checked, double_of, json_of, long_of, physical_line
+from api.points.reading import (
+    MOST_BYTES,
+    NO_TENANT,
+    Read,
+    bad,
+    checked,
+    double_of,
+    is_double,
+    is_long,
+    json_of,
+    long_of,
+    physical_line,
+)
 from engine.errors import BadInput
 from engine.message import Point
 from engine.stores.line_protocol import MEASUREMENT, Encoder, shown_name
 
 PRECISIONS: Final = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}
 """Unit of times to what makes them milliseconds: multiply, then divide."""
+
+HEADS_MOST: Final = 100_000
+"""Series whose names are kept, so that they are not read again in each line."""
 
 _HEAD: Final = re.compile(r"((?:[^\\ ]|\\.)*) +", re.DOTALL)
 _HEAD_BYTES: Final = re.compile(rb"(?:[^\\ ]|\\.)* +", re.DOTALL)
@@ -46,12 +61,13 @@ class Writer:
 def read(file: BinaryIO, tenant: str, precision: str = "ms") -> Iterator[Read]:
     """Points of lines; `tenant` is for those that name none."""
     multiply, divide = PRECISIONS[precision]
+    heads: dict[str, tuple[str, str, str]] = {}
     for number, text in _records(file):
         if isinstance(text, BadInput):
             yield bad(number, text.reason)
             continue
         try:
-            point = _point(text, tenant)
+            point = _number(text, tenant, heads) or _point(text, tenant)
         except BadInput as error:
             yield bad(number, error.reason)
             continue
@@ -61,6 +77,38 @@ def read(file: BinaryIO, tenant: str, precision: str = "ms") -> Iterator[Read]:
                 point.lat, point.lon,
             )  # fmt: skip
         yield checked(number, point)
+
+
+def _number(text: str, tenant: str, heads: dict[str, tuple[str, str, str]]) -> Point | None:
+    """The point of a line with nothing but a number in it, as most have and as we write them; None for any other."""
+    if "\\" in text:
+        return None
+    head, _, rest = text.partition(" ")
+    names = heads.get(head)
+    fields, _, time = rest.partition(" ")
+    if not is_long(time):
+        return None
+    if fields.startswith("d=") and fields.endswith(',t="d"'):
+        value: Any = fields[2:-6]
+        if not is_double(value):
+            return None
+        value = float(value)
+    elif fields.startswith("l=") and fields.endswith('i,t="l"'):
+        value = fields[2:-7]
+        if not is_long(value):
+            return None
+        value = int(value)
+    else:
+        return None
+    if names is None:
+        tags = _tags(head)
+        names = tags.get("tenant", tenant), tags.get("device", ""), tags.get("key", "")
+        if not all(names):
+            return None
+        if len(heads) > HEADS_MOST or len(head) > 1000:
+            heads.clear()
+        heads[head] = names
+    return Point(*names, int(time), value)
 
 
 def _records(file: BinaryIO) -> Iterator[tuple[int, str | BadInput]]:

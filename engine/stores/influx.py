@@ -11,12 +11,14 @@ from typing import Final, NamedTuple, TypeVar
 from engine.errors import PointsRefused, StoreUnavailable, Unfit, Unsupported
 from engine.message import Point
 from engine.stores import influx_reads as reads
+from engine.stores.influx_access import access
 from engine.stores.influx_aggregates import aggregate
-from engine.stores.influx_http import DELETE_S, Http, Missing, access
+from engine.stores.influx_http import DELETE_S, Http, Missing
+from engine.stores.influx_scopes import scopes_of
 from engine.stores.influx_server import Server, find
 from engine.stores.influx_writes import Limits, Send, V2Writes, send_points
-from engine.stores.influxql import deletion, scopes
-from engine.stores.line_protocol import Encoder, Lines
+from engine.stores.influxql import deletion
+from engine.stores.line_protocol import Encoder, Lines, last_only
 from engine.stores.timeseries import Bucket, Page
 from engine.stores.values import INT64_MAX, INT64_MIN
 from engine.stores.windows import Window
@@ -74,7 +76,11 @@ class InfluxTimeseries:
         if self._http is None:
             self._http = Http(self._access)
         self._look_from = 0.0
-        await self._ready()
+        try:
+            await self._ready()
+        except Unfit:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Let the connections go."""
@@ -162,7 +168,7 @@ class InfluxTimeseries:
             if link.server.major == 3:
                 raise Unsupported("InfluxDB 3 deletes no points; they go when the database's retention ends")
             if start_ms < end_ms:
-                for scope in scopes(tenant, devices, keys):
+                for scope in await scopes_of(link.http, tenant, devices, keys):
                     await link.http.query(deletion(scope, start_ms, end_ms), _nothing, silence_s=DELETE_S)
 
         await self._asked(work)
@@ -176,6 +182,8 @@ class InfluxTimeseries:
         return list(self._told)
 
     async def _write(self, link: _Link, points: Sequence[Point], lines: Lines) -> list[tuple[int, str]]:
+        if link.server.major == 3:
+            lines = last_only(points, lines)
         return await send_points(points, lines, link.send, self._limits)
 
     async def _asked(self, work: Callable[[_Link], Awaitable[Made]]) -> Made:

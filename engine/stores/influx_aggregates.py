@@ -18,17 +18,25 @@ from typing import Any, Final
 
 from engine.stores import windows
 from engine.stores.aggregates import check_functions, percentile, plain, rank, too_many_buckets
-from engine.stores.influx_counts import Row, calls_of_both, calls_of_one, of_both, of_one, rows_of
-from engine.stores.influx_grid import Grid, Name, Statement, run_statements
+from engine.stores.influx_counts import (
+    FIELDS,
+    calls_of_both,
+    calls_of_ends,
+    calls_of_one,
+    end_of,
+    of_both,
+    of_one,
+    rows_of,
+)
+from engine.stores.influx_grid import Add, Grid, Name, Statement, by_series, name_of, run_statements
 from engine.stores.influx_http import Http, Infinite
 from engine.stores.influx_rows import Rows, Series, value_of
 from engine.stores.influx_scopes import scopes_of
 from engine.stores.influx_whole import Values, read_whole
-from engine.stores.influxql import BY_SERIES, Scope, source
+from engine.stores.influxql import Scope, source
 from engine.stores.timeseries import MOST_BUCKETS, Bucket
 from engine.stores.windows import Run, Window
 
-_FIELDS: Final = "ldbsj"
 _STATEMENT_COSTS: Final = 250
 """What one more statement costs, in points that are read whole."""
 
@@ -68,15 +76,17 @@ class _Aggregate:
         self._percentiles = {name: part for name in asked if (part := percentile(name)) is not None}
         self._kinds: dict[Name, str] = {}
         """The fields among l, d, b, s, j that a series has values in."""
-        self._rows: dict[Name, dict[int, Row]] = {}
+        self._rows: dict[Name, dict[int, dict[str, Any]]] = {}
         self._values: Values = {}
+        self._ends = [name for name in asked if name in ("first", "last")]
+        self._open_ends: dict[str, dict[Name, list[int]]] = {name: {} for name in self._ends}
 
     async def buckets(self) -> list[Bucket]:
         """The buckets, in no order; BadInput for too many."""
         scope = self._scope
-        calls = calls_of_one(self._asked, counted=bool(self._percentiles) or "count" in self._asked)
+        calls = calls_of_one(self._asked, longest_ms=max(run.every_ms for _, run in self._grid.runs))
         try:
-            await self._run([*self._kind_statements(), *self._counted(scope, calls), *self._end_statements()])
+            await self._run([*self._kind_statements(), *self._counted(scope, calls)])
             unclear = [name for name in self._rows.keys() | self._kinds.keys() if not self._is_pure(name)]
             if self._numeric and unclear:
                 await self._run(self._counted(_narrowed(scope, unclear), calls_of_both(self._asked)))
@@ -85,8 +95,10 @@ class _Aggregate:
         except Infinite:
             # A sum or a mean is beyond every double, and the whole answer is lost.
             self._rows.clear()
-            await self._run([*self._counted(scope, ["count(t)"]), *self._end_statements()])
+            self._open_ends = {name: {} for name in self._ends}
+            await self._run(self._counted(scope, ["count(t)", *calls_of_ends(self._asked)]))
             doubtful = self._put_together(trusted=False)
+        await self._run(self._end_statements())
         if doubtful:
             await read_whole(self._http, scope.tenant, self._grid, self._numeric, doubtful, self._values)
         edges = self._grid.edges
@@ -107,13 +119,14 @@ class _Aggregate:
 
         def take(series: Series) -> None:
             for row in _kinds_rows(series):
-                found = "".join(field for field, first in zip(_FIELDS, row[1:], strict=True) if first is not None)
-                self._kinds[series.device, series.key] = found
+                found = "".join(field for field, first in zip(FIELDS, row[1:], strict=True) if first is not None)
+                self._kinds[name_of(series, self._scope)] = found
 
         if self._numeric:
-            select = ",".join(f"first({field})" for field in _FIELDS)
+            select = ",".join(f"first({field})" for field in FIELDS)
             where = source(self._scope, self._grid.start_ms, self._grid.end_ms)
-            yield Statement(f"SELECT {select} {where} GROUP BY {BY_SERIES}", take)
+            groups = by_series(self._scope)
+            yield Statement(f"SELECT {select} {where}{f' GROUP BY {groups}' if groups else ''}", take)
 
     def _counted(self, scope: Scope, calls: Sequence[str]) -> Iterator[Statement]:
         """What InfluxDB is to count in each window."""
@@ -123,7 +136,7 @@ class _Aggregate:
             nonlocal seen
             found = {call: value for call, value in zip(calls, row, strict=True) if value is not None}
             if any(value or not call.startswith("count") for call, value in found.items()):
-                self._rows.setdefault(name, {})[index] = found
+                self._rows.setdefault(name, {}).setdefault(index, {}).update(found)
                 seen += 1
                 if seen > self._most:
                     raise too_many_buckets()
@@ -131,18 +144,17 @@ class _Aggregate:
         return self._grid.statements(",".join(calls), rows_of(tuple(calls)), scope, add) if calls else iter(())
 
     def _end_statements(self) -> Iterator[Statement]:
-        """First and last value of each window."""
-        for function in ("first", "last"):
-            if function in self._asked:
-                select = f"{function}(t),{','.join(_FIELDS)}"
-                yield from self._grid.statements(select, _end_rows, self._scope, self._end_of(function))
+        """First and last values where the types alone do not say which."""
+        for function, names in self._open_ends.items():
+            select = f"{function}(t),{','.join(FIELDS)}"
+            for name, indices in names.items():
+                scope, add = Scope(self._scope.tenant, [name[0]], [name[1]]), self._end_of(function)
+                for index, run in self._grid.parts(indices):
+                    yield self._grid.statement(select, _end_rows, scope, add, index, run)
 
-    def _end_of(self, function: str) -> Any:
+    def _end_of(self, function: str) -> Add:
         def add(name: Name, index: int, row: tuple[Any, ...]) -> None:
-            values = self._values.setdefault(name, {})
-            values.setdefault(index, {})[function] = value_of((*row[1:], row[0]))
-            if len(values) > self._most:
-                raise too_many_buckets()
+            self._values[name][index][function] = value_of((*row[1:], row[0]))
 
         return add
 
@@ -155,6 +167,10 @@ class _Aggregate:
                 values = self._values.setdefault(name, {}).setdefault(index, {})
                 if "count" in self._asked:
                     values["count"] = row["count(t)"]
+                for function in self._ends:
+                    clear, values[function] = end_of(function, row)
+                    if not clear:
+                        self._open_ends[function].setdefault(name, []).append(index)
                 if not self._numeric:
                     continue
                 found = None

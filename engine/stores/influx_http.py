@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
-from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from io import BytesIO
+from typing import Any, Final
 
 import aiohttp
 import msgspec
 
 from engine.errors import RulemillError, StoreUnavailable, Unfit
+from engine.stores.influx_access import Access
 from engine.stores.influx_rows import Series, answer
 
 CONNECT_S: Final = 5.0
@@ -58,58 +59,6 @@ class NotTaken(RulemillError):
 
 class TooLarge(RulemillError):
     """The server takes no body of that size."""
-
-
-class Access(NamedTuple):
-    """Where the server is and who we are there."""
-
-    base: str
-    """URL without credentials and without a slash at its end."""
-    token: str
-    org: str
-    database: str
-    policy: str
-    """Retention policy; empty: the default one. Both come of the bucket's name, `database` or `database/policy`."""
-    username: str
-    password: str
-    ca: str
-    """PEM file of the authority that signed the server's certificate; empty: those that the system trusts."""
-
-    @property
-    def bucket(self) -> str:
-        """The name of both in one, as 2.x knows it."""
-        return f"{self.database}/{self.policy}" if self.policy else self.database
-
-    @property
-    def is_local(self) -> bool:
-        """The server is on this machine, where packing costs more than it saves."""
-        host = urlsplit(self.base).hostname or ""
-        try:
-            return ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
-
-
-def access(
-    url: str, *, token: str = "", org: str = "", bucket: str = "rulemill", username: str = "", password: str = "",
-    ca: str = "",
-) -> Access:  # fmt: skip
-    """Access by a URL, which may hold `user:password@`; Unfit for one that cannot be."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise Unfit(f"the URL of InfluxDB does not hold: {error}") from error
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        raise Unfit("the URL of InfluxDB is http://host:port or https://host:port, with a path if need be")
-    database, _, policy = bucket.partition("/")
-    if not database or "\n" in bucket:
-        raise Unfit(f"not a name for a database or bucket: {bucket!r}")
-    name = f"[{host}]" if ":" in host else host
-    base = f"{parts.scheme}://{name}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
-    if parts.username:
-        username, password = unquote(parts.username), unquote(parts.password or "")
-    return Access(base, token, org, database, policy, username, password, ca)
 
 
 class Http:
@@ -175,7 +124,7 @@ class Http:
         body, packed = await self.pack(body)
         headers = {"Content-Type": "text/plain; charset=utf-8"} | ({"Content-Encoding": "gzip"} if packed else {})
         try:
-            async with self._request("POST", "/write", params=params, data=body, headers=headers) as response:
+            async with self._request("POST", "/write", params=params, data=BytesIO(body), headers=headers) as response:
                 if response.status != 204:
                     raise write_failure(response.status, response.headers, await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -191,8 +140,7 @@ class Http:
 
     def away(self, error: Exception) -> StoreUnavailable:
         """What a lost or refused connection means."""
-        said = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        return StoreUnavailable(f"InfluxDB at {self.access.base}: {said}")
+        return StoreUnavailable(f"InfluxDB at {self.access.base}: {_said(error)}")
 
     def _request(self, method: str, path: str, **options: Any) -> Any:
         headers = dict(options.pop("headers", None) or {})
@@ -294,6 +242,18 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
     except ValueError:
         return 1.0
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+        return f"its certificate is not trusted: {why} (influx_ca names the authority)"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        number, text = error.os_error.errno or 0, error.os_error.strerror or str(error.os_error)
+        return f"no connection: {os.strerror(number) if number > 0 else text}"
+    return str(error) or type(error).__name__
 
 
 def _gzip(body: bytes) -> bytes:

@@ -14,10 +14,10 @@ from engine.stores.cursor import Position
 from engine.stores.influx_http import Http
 from engine.stores.influx_rows import Rows, Series, field_rows, named_rows, point_of
 from engine.stores.influx_scopes import keys_in, scopes_of
-from engine.stores.influxql import Scope, by_time, devices_there, newest, tenants_there
+from engine.stores.influxql import Scope, by_time, devices_there, newest, scopes, tenants_there
 from engine.stores.line_protocol import shown_name
 from engine.stores.timeseries import Page
-from engine.stores.values import MAX_TS_MS
+from engine.stores.values import MAX_TS_MS, is_name
 
 _tag_rows: Final = Rows(tuple[str, str])
 
@@ -85,7 +85,7 @@ async def page(
 
 async def keys(http: Http, tenant: str, device: str) -> list[str]:
     """As `Timeseries.keys`."""
-    return sorted(await keys_in(http, Scope(tenant, [device], None)))
+    return sorted({key for scope in scopes(tenant, [device], None) for key in await keys_in(http, scope)})
 
 
 async def tenants(http: Http, major: int) -> list[str]:
@@ -95,7 +95,7 @@ async def tenants(http: Http, major: int) -> list[str]:
 
 async def devices(http: Http, major: int, tenant: str) -> list[str]:
     """As `Timeseries.devices`."""
-    return await _tag(http, "device", devices_there(major, tenant))
+    return await _tag(http, "device", devices_there(major, tenant)) if is_name(tenant) else []
 
 
 async def _tag(http: Http, tag: str, statement: str) -> list[str]:

@@ -42,7 +42,8 @@ async def find(http: Http) -> Server:
             if minor < 6:
                 raise Unfit(f"InfluxDB {version} at {access.base} is too old; 1.6 is the oldest that will do")
             http.authorization = _authorization_1(http)
-            return Server(version, 1, minor >= 8, access.org or "-", await _prepare_1(http))
+            v2_write = minor >= 8 and not http.authorization.startswith("Bearer ")  # which it takes as Token only
+            return Server(version, 1, v2_write, access.org or "-", await _prepare_1(http))
         # 2.x has users with a password only for /write and /query.
         http.authorization = f"Token {access.token}" if access.token else _authorization_1(http)
         if major == 2:
@@ -103,20 +104,20 @@ async def _prepare_1(http: Http) -> list[str]:
     granting = f"GRANT ALL ON {database} TO {identifier(access.username)}"
     try:
         policies = await _rows(http, f"SHOW RETENTION POLICIES ON {database}")
+        wanted = [row for row in policies if (row[0] == access.policy if access.policy else row[4])]
+        if not wanted:
+            policy = identifier(access.policy or "autogen")
+            default = "" if access.policy else " DEFAULT"
+            await _make(http, f"CREATE RETENTION POLICY {policy} ON {database} DURATION INF REPLICATION 1{default}")
         await _may_write(http)
     except Denied as error:
         raise Unfit(f"{access.base}: {error.reason}; let an administrator run: {granting}") from error
-    wanted = [row for row in policies if (row[0] == access.policy if access.policy else row[4])]
-    if not wanted:
-        policy = identifier(access.policy or "autogen")
-        default = "" if access.policy else " DEFAULT"
-        await _make(http, f"CREATE RETENTION POLICY {policy} ON {database} DURATION INF REPLICATION 1{default}")
     told = [_kept(row[1]) for row in wanted if row[1] != "0s"]
     return told + await _limits_1(http)
 
 
 async def _limits_1(http: Http) -> list[str]:
-    """What 1.x drops without being asked: series beyond its limits."""
+    """What 1.x drops of its own: points of series beyond its limits. It does not say which index it has."""
     limits: dict[str, Any] = {}
 
     def take(_: int, series: Series) -> None:
@@ -128,16 +129,12 @@ async def _limits_1(http: Http) -> list[str]:
     except Denied:
         return ["the user may not read the server's limits (max-values-per-tag, max-series-per-database)"]
     told = []
-    if devices := limits.get("max-values-per-tag"):
-        told.append(
-            f"points of more than {devices} devices, keys or tenants are refused (max-values-per-tag of [data] in "
-            "influxdb.conf; 0 takes any number; index-version tsi1 knows no such limit)"
-        )
-    if series := limits.get("max-series-per-database"):
-        told.append(
-            f"points of more than {series} series, keys times devices, are refused (max-series-per-database of [data] "
-            "in influxdb.conf; 0 takes any number; index-version tsi1 knows no such limit)"
-        )
+    mend = 'in [data] of influxdb.conf; 0, or index-version = "tsi1", takes any number'
+    if names := limits.get("max-values-per-tag"):
+        told.append(f"points of more than {names} devices, keys or tenants are refused (max-values-per-tag {mend})")
+    if count := limits.get("max-series-per-database"):
+        what = "series (devices times keys)"
+        told.append(f"points of more than {count} {what} are refused (max-series-per-database {mend})")
     return told
 
 

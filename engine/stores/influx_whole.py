@@ -11,7 +11,7 @@ from engine.stores.aggregates import of_values
 from engine.stores.influx_grid import Grid, Name, Statement, run_statements
 from engine.stores.influx_http import Http
 from engine.stores.influx_rows import Rows, Series
-from engine.stores.influxql import BY_SERIES, Scope, source
+from engine.stores.influxql import Scope, source
 from engine.stores.windows import place
 
 MOST_NUMBERS: Final = 5_000_000
@@ -30,7 +30,7 @@ async def read_whole(
     reading = _Reading(grid, functions)
     statements = (
         Statement(
-            f"SELECT l,d,t {source(Scope(tenant, [name[0]], [name[1]]), *grid.span(first, last))} GROUP BY {BY_SERIES}",
+            f"SELECT l,d,t {source(Scope(tenant, [name[0]], [name[1]]), *grid.span(first, last))}",
             partial(reading.take, into.setdefault(name, {})),
         )
         for name, indices in windows.items()

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from io import BytesIO
 from typing import Any, Final
 
 import aiohttp
@@ -54,6 +55,7 @@ class V2Writes:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=WRITE_S),
             ssl_context=http.ssl,
             allow_redirects=False,
+            client_session_type=_Session,
         )
         self._service = WriteService(self._client.api_client)
 
@@ -80,6 +82,21 @@ class V2Writes:
     async def close(self) -> None:
         """Let the connections go."""
         await self._client.close()
+
+
+class _Session:
+    """The session of influxdb-client, which knows bodies as bytes only: one of megabytes would hold up the loop."""
+
+    def __init__(self, **options: Any) -> None:
+        self._session = aiohttp.ClientSession(**options, cookie_jar=aiohttp.DummyCookieJar())
+
+    def request(self, *, data: bytes = b"", **options: Any) -> Any:
+        """As `aiohttp.ClientSession.request`."""
+        return self._session.request(data=BytesIO(data), **options)
+
+    async def close(self) -> None:
+        """As `aiohttp.ClientSession.close`."""
+        await self._session.close()
 
 
 class Limits:

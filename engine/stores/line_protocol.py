@@ -18,12 +18,9 @@ from typing import Final, NamedTuple
 
 from engine.errors import BadInput
 from engine.message import Point
-from engine.stores.values import INT64_MAX, INT64_MIN, MAX_TS_MS, encodes, is_degrees, json_text, point_problem
+from engine.stores.values import INT64_MAX, INT64_MIN, MAX_TS_MS, encodes, is_degrees, is_name, json_text, point_problem
 
 MEASUREMENT: Final = "ts_kv"
-
-MAX_HEAD_BYTES: Final = 65_000
-"""Measurement and tags of a line. 1.x keeps 65,535 bytes for them with the field's name, 2.x takes some for its own."""
 
 PLACES: Final = {(True, True): "g", (True, False): "a", (False, True): "o"}
 """What is behind the type letter in `t`, by whether the point has a lat and a lon."""
@@ -43,6 +40,15 @@ class Lines(NamedTuple):
     lines: list[str]
     of: list[int]
     refused: list[tuple[int, str]]
+
+
+def last_only(points: Sequence[Point], lines: Lines) -> Lines:
+    """Of lines for the same point the last one: for servers that promise no order within a request."""
+    last = {(points[i].tenant, points[i].device, points[i].key, points[i].ts_ms): n for n, i in enumerate(lines.of)}
+    if len(last) == len(lines.of):
+        return lines
+    kept = sorted(last.values())
+    return Lines([lines.lines[n] for n in kept], [lines.of[n] for n in kept], lines.refused)
 
 
 def stored_name(name: str) -> str:
@@ -101,13 +107,13 @@ class Encoder:
 
 
 def _head(tenant: str, device: str, key: str) -> str:
-    """Measurement and tags; empty when the names cannot be."""
-    if not (type(tenant) is type(device) is type(key) is str and tenant and device and key):
+    """Measurement and tags; empty when the names cannot be.
+
+    The longest names, with every byte of them escaped, stay below the 65,535 bytes that InfluxDB has for them.
+    """
+    if not (is_name(tenant) and is_name(device) and is_name(key)):
         return ""
-    if not (encodes(tenant) and encodes(device) and encodes(key)):
-        return ""
-    head = f"{MEASUREMENT},device={_tag(device)},key={_tag(key)},tenant={_tag(tenant)} "
-    return head if len(head.encode()) <= MAX_HEAD_BYTES else ""
+    return f"{MEASUREMENT},device={_tag(device)},key={_tag(key)},tenant={_tag(tenant)} "
 
 
 def _tag(name: str) -> str:
@@ -143,7 +149,7 @@ def _place(point: Point) -> str:
 
 
 def _reason(point: Point) -> str:
-    return point_problem(point) or f"the names take more than {MAX_HEAD_BYTES} bytes"
+    return point_problem(point) or "no line can hold the point"
 
 
 def _unescaped(found: re.Match[str]) -> str:

@@ -6,8 +6,9 @@ doubles are summed apart, longs in two halves of 32 bits, since SQLite's sum of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import nan
+from operator import itemgetter
 from typing import Any, Final
 
 from engine.stores.aggregates import greatest, least, mean, percentile, plain, rank, too_many_buckets, total
@@ -70,6 +71,10 @@ _PLACE: Final = "max(1, (? * n + 99999) / 100000)"
 """`aggregates.rank` in SQL, from 1."""
 
 
+Value = Callable[[Sequence[Any]], Any]
+"""What a function gives, from the row of a bucket."""
+
+
 def aggregate(
     read: Reading,
     series: Sequence[Series],
@@ -82,13 +87,15 @@ def aggregate(
     found: list[Bucket] = []
     for some in parts(series, AT_ONCE):
         asked = _Asked(read, some, functions)
-        rows: list[tuple[int, int, int, dict[str, Any]]] = []
-        for run in asked.met(runs, start_ms, end_ms):
+        buckets: list[Bucket] = []
+        met = asked.met(runs, start_ms, end_ms)
+        for run in met:
             read.check()
-            most = MOST_BUCKETS - len(found) - len(rows)
-            rows += asked.buckets(run, max(start_ms, run.start_ms), min(end_ms, run.end_ms), most)
-        rows.sort(key=lambda row: row[:2])
-        found += [Bucket(some[i].device, some[i].key, start, end, values) for i, start, end, values in rows]
+            most = MOST_BUCKETS - len(found) - len(buckets)
+            buckets += asked.buckets(run, max(start_ms, run.start_ms), min(end_ms, run.end_ms), most)
+        if len(met) > 1:
+            buckets.sort(key=lambda bucket: (bucket.device, bucket.key, bucket.start_ms))
+        found += buckets
     return found
 
 
@@ -96,38 +103,40 @@ class _Asked:
     """Series of one statement, and what is asked of them."""
 
     def __init__(self, read: Reading, series: Sequence[Series], functions: Sequence[str]) -> None:
-        self._db, self._functions = read.db, functions
+        self._db, self._series = read.db, series
         self._table = table(len(series), 3)
         self._bound = bound([(i, each.device_id, each.key_id) for i, each in enumerate(series)])
         self._percentiles = {name: part for name in functions if (part := percentile(name)) is not None}
-        columns = dict.fromkeys(column for name in functions for column in _COLUMNS.get(name, ()))
-        self._at = {column: 2 + i for i, column in enumerate(columns)}
-        shown, joined, at = [f"found.c{i}" for i in range(len(columns))], "", 2 + len(columns)
-        for name in ("first", "last"):
-            if name in functions:
-                ts = f"found.c{self._at[_COLUMNS[name][0]] - 2}"
+        columns = list(dict.fromkeys(column for name in functions for column in _COLUMNS.get(name, ())))
+        shown, joined = [f"found.c{i}" for i in range(len(columns))], ""
+        self._values: list[tuple[str, Value]] = []
+        """The functions in the order in which they were asked for, but for percentiles."""
+        for name in functions:
+            if name in self._percentiles:
+                continue
+            at = [2 + columns.index(column) for column in _COLUMNS[name]]
+            if name in ("first", "last"):
                 joined += f" CROSS JOIN ts_kv AS {name} ON {name}.device = found.device AND {name}.key = found.key"
-                joined += f" AND {name}.ts = {ts}"
+                joined += f" AND {name}.ts = found.c{at[0] - 2}"
+                at = [2 + len(shown), 3 + len(shown)]
                 shown += [f"{name}.kind", f"{name}.value"]
-                self._at[name] = at
-                at += 2
+            self._values.append((name, _value(name, at)))
+        self._functions = functions
         self._sql = _BUCKETS.format(
             table=self._table, columns="".join(f", {column} AS c{i}" for i, column in enumerate(columns)),
             shown="".join(f", {column}" for column in shown), joined=joined,
         )  # fmt: skip
 
-    def met(self, runs: Sequence[Run], start_ms: int, end_ms: int) -> Iterator[Run]:
+    def met(self, runs: Sequence[Run], start_ms: int, end_ms: int) -> Sequence[Run]:
         """The runs that can have a point: decades of months are many."""
-        if len(runs) > 1:
-            extent = self._db.execute(
-                _EXTENT.format(table=self._table), (*self._bound, start_ms, end_ms, start_ms, end_ms)
-            )
-            first_ms, last_ms = extent.fetchone()
-            runs = [run for run in runs if first_ms is not None and run.start_ms <= last_ms and run.end_ms > first_ms]
-        return iter(runs)
+        if len(runs) == 1:
+            return runs
+        sql = _EXTENT.format(table=self._table)
+        first_ms, last_ms = self._db.execute(sql, (*self._bound, start_ms, end_ms, start_ms, end_ms)).fetchone()
+        return [run for run in runs if first_ms is not None and run.start_ms <= last_ms and run.end_ms > first_ms]
 
-    def buckets(self, run: Run, start_ms: int, end_ms: int, most: int) -> list[tuple[int, int, int, dict[str, Any]]]:
-        """Which series, start and end of the window, values; for the windows of one run that have a point."""
+    def buckets(self, run: Run, start_ms: int, end_ms: int, most: int) -> list[Bucket]:
+        """The windows of one run that have a point, by series and time."""
         parameters = (*self._bound, run.start_ms, run.every_ms, start_ms, end_ms)
         rows = self._db.execute(self._sql, (*parameters, most + 1)).fetchall()
         if len(rows) > most:
@@ -135,39 +144,51 @@ class _Asked:
         ranked = self._ranked(parameters) if self._percentiles else {}
         found = []
         for row in rows:
+            device, key, _, _ = self._series[row[0]]
             window_ms = run.start_ms + row[1] * run.every_ms
-            values = {name: self._value(name, row, ranked.get(row[:2])) for name in self._functions}
-            found.append((row[0], window_ms, window_ms + run.every_ms, values))
+            values = {name: value(row) for name, value in self._values}
+            if self._percentiles:
+                values = self._with_percentiles(values, ranked.get(row[:2]))
+            found.append(Bucket(device, key, window_ms, window_ms + run.every_ms, values))
         return found
 
     def _ranked(self, parameters: Sequence[int]) -> dict[tuple[int, int], tuple[int, dict[int, Any]]]:
         """Of each series and window with numbers: how many, and those at the places that are asked for."""
-        parts = list(self._percentiles.values())
-        sql = _RANKED.format(table=self._table, places=", ".join([_PLACE] * len(parts)))
+        asked = list(self._percentiles.values())
+        sql = _RANKED.format(table=self._table, places=", ".join([_PLACE] * len(asked)))
         found: dict[tuple[int, int], tuple[int, dict[int, Any]]] = {}
-        for i, w, n, place, value in self._db.execute(sql, (*parameters, *parts)):
+        for i, w, n, place, value in self._db.execute(sql, (*parameters, *asked)):
             found.setdefault((i, w), (n, {}))[1][place] = value
         return found
 
-    def _value(self, name: str, row: Sequence[Any], ranked: tuple[int, dict[int, Any]] | None) -> Any:
-        if name in self._percentiles:
+    def _with_percentiles(self, values: dict[str, Any], ranked: tuple[int, dict[int, Any]] | None) -> dict[str, Any]:
+        """The values with the percentiles among them, as they were asked for."""
+        for name, part in self._percentiles.items():
             if ranked is None:
-                return None
-            count, numbers = ranked
-            return plain(numbers[rank(self._percentiles[name], count) + 1])
-        if name in ("first", "last"):
-            at = self._at[name]
-            return value_of(row[at], row[at + 1])
-        found = [row[self._at[column]] for column in _COLUMNS[name]]
-        match name:
-            case "min":
-                return least(*found)
-            case "max":
-                return greatest(*found)
-            case "sum" | "mean":
-                longs, upper, lower, doubles, of_doubles = found
-                of_longs = ((upper or 0) << 32) + (lower or 0)
-                # A sum that went beyond both ends is NULL.
-                in_all = nan if of_doubles is None else of_doubles
-                return (total if name == "sum" else mean)(longs, of_longs, doubles, in_all)
-        return found[0]
+                values[name] = None
+            else:
+                count, numbers = ranked
+                values[name] = plain(numbers[rank(part, count) + 1])
+        return {name: values[name] for name in self._functions}
+
+
+def _value(name: str, at: Sequence[int]) -> Value:
+    """How a function's value is made of the columns `at` of a bucket's row."""
+    match name:
+        case "count":
+            return itemgetter(*at)
+        case "min":
+            return lambda row: least(row[at[0]], row[at[1]])
+        case "max":
+            return lambda row: greatest(row[at[0]], row[at[1]])
+        case "first" | "last":
+            return lambda row: value_of(row[at[0]], row[at[1]])
+    of_sums = total if name == "sum" else mean
+
+    def of(row: Sequence[Any]) -> Any:
+        longs, upper, lower, doubles, of_doubles = (row[i] for i in at)
+        of_longs = (upper << 32) + lower if longs else 0
+        # A sum that went beyond both ends is NULL.
+        return of_sums(longs, of_longs, doubles, nan if of_doubles is None else of_doubles)
+
+    return of

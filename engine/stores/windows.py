@@ -15,7 +15,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import date
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Final, NamedTuple
 
 import msgspec
@@ -104,13 +104,11 @@ def edges(window: Window, start_ms: int, end_ms: int) -> list[int]:
 
 def runs(edges: Sequence[int]) -> list[Run]:
     """The windows between edges, those of equal length together: what a store can group by arithmetic."""
-    found: list[Run] = []
-    for start_ms, end_ms in pairwise(edges):
-        every_ms = end_ms - start_ms
-        if found and found[-1].every_ms == every_ms:
-            found[-1] = found[-1]._replace(windows=found[-1].windows + 1)
-        else:
-            found.append(Run(start_ms, every_ms, 1))
+    lengths = (end_ms - start_ms for start_ms, end_ms in pairwise(edges))
+    found, start_ms = [], edges[0] if edges else 0
+    for every_ms, same in groupby(lengths):
+        found.append(Run(start_ms, every_ms, sum(1 for _ in same)))
+        start_ms = found[-1].end_ms
     return found
 
 

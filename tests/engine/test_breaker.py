@@ -43,6 +43,12 @@ def test_a_single_failure_opens_nothing_but_is_waited_for(breaker: Breaker) -> N
     assert (breaker.state, breaker.reason, breaker.wait_s()) == ("closed", "", 0.0)
 
 
+def test_what_is_no_accident_opens_at_once(breaker: Breaker) -> None:
+    breaker.attempt()
+    breaker.failed("no answer in time", tolerable=False)
+    assert breaker.state == "open"
+
+
 def test_a_probe_closes_or_opens(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     assert breaker.state == "open"

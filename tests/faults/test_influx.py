@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from engine import breaker, feed
+from engine import breaker, feed, metrics
 from engine.errors import StoreUnavailable
 from engine.message import Message
 from engine.outcomes import Outcomes
@@ -72,6 +72,10 @@ async def has_all(bench: Bench, server: InfluxServer, count: int) -> None:
     await until(bench.spools_empty)
     assert server.most_in_flight == 1
     assert await bench.dead.list("acme") == []
+
+
+def shown(metric: str) -> float:
+    return metrics.REGISTRY.get_sample_value(metric, {"store": "influxdb"}) or 0.0
 
 
 def circuit(worker: Worker) -> str:
@@ -143,15 +147,18 @@ async def test_whatever_it_answers_the_points_wait_and_the_chains_go_on(
         out.discard(i)
 
     server.behave = trouble
+    failures = shown("rulemill_store_failures_total")
     worker = await bench.work(plan(("save", Save(), {"Success": ["note"]}), ("note", Do(note), {})))
     await send(bench, range(30))
     await until(bench.drained)
     assert len(seen) == 30 * len(DEVICES), "chains wait for no store"
-    await until(lambda: circuit(worker) != "closed")
+    await until(lambda: circuit(worker) == "open" and shown("rulemill_store_circuit") == 2)
+    assert shown("rulemill_store_failures_total") > failures
     assert not await bench.spools_empty()
     server.behave = lambda lines: Answer()
     await has_all(bench, server, 30)
     assert circuit(worker) == "closed"
+    assert shown("rulemill_store_circuit") == 0
 
 
 async def test_a_server_that_is_gone_and_back_costs_two_lines_in_the_log(
@@ -277,10 +284,14 @@ async def test_a_worker_killed_before_the_trim_writes_the_same_points_again(
     farm = Farm(redis_url, tmp_path / "log", server.url)
     try:
         await farm.start(failpoints=("before-trim=kill@3", "before-trim=kill@1", "before-trim=kill@5"))
-        await send(bench, range(60), 0.01)
-        await until(lambda: len(farm.deaths) == 3, 30)
-        await has_all(bench, server, 60)
+        count, deadline = 0, time.monotonic() + 30
+        while len(farm.deaths) < 3:
+            assert time.monotonic() < deadline
+            await send(bench, range(count, count + 1))
+            await asyncio.sleep(0.02)
+            count += 1
+        await has_all(bench, server, count)
     finally:
         await farm.stop()
-    assert len(server.points) == 60 * len(DEVICES)
+    assert len(server.points) == count * len(DEVICES)
     assert len(server.log) > len(server.points), "nothing was written twice"

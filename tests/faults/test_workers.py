@@ -95,7 +95,7 @@ async def test_several_poisons_in_several_partitions(bench: Bench, farm: Farm) -
         ("before-commit=kill@7", "mid-batch=kill@30"),
         ("after-commit=kill@7", "mid-batch=kill@5"),
         ("before-trim=kill@1",),
-        ("before-trim=kill@9", "before-trim=kill@3"),
+        ("before-trim=kill@1", "before-trim=kill@1"),
     ],
     ids=lambda found: " ".join(found),
 )

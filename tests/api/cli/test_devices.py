@@ -1,4 +1,4 @@
-"""`rulemill device` and `points`, on a served demo."""
+"""`rulemill device`, on a served demo."""
 
 from __future__ import annotations
 
@@ -140,43 +140,6 @@ class TestRpc:
         assert (ran.code, "PARAMS-JSON is no JSON: " in ran.err) == (1, True)
         ran = demo("device", "rpc", "misled", "blink", "--timeout", "301")
         assert (ran.code, ran.err.startswith("rulemill: /timeout_ms: must be 1 to 300000")) == (1, True)
-
-
-class TestPoints:
-    def test_latest(self, demo: Demo) -> None:
-        token = demo.new_device("measuring")
-        assert "rulemill tail --device measuring" in demo("points", "latest", "measuring").out
-        demo.send(token, {"temperature": 21.5, "text": "a\u001b[31mb", "on": True})
-        ran = demo.until(lambda ran: "temperature" in ran.out, "points", "latest", "measuring")
-        assert {row[1]: row[2] for row in ran.rows} == {
-            "on": "true", "temperature": "21.5", "text": r'"a\u001b[31mb"',
-        }  # fmt: skip
-        assert all(ISO.fullmatch(row[0]) for row in ran.rows)
-        assert [one["key"] for one in demo("points", "latest", "measuring", "on", "--json").json] == ["on"]
-        assert "has no point of nothing" in demo("points", "latest", "measuring", "nothing").out
-
-    def test_range(self, demo: Demo) -> None:
-        token = demo.new_device("ranging")
-        for n in range(5):
-            demo.send(token, {"ts": 1_700_000_000_000 + n * 1000, "values": {"n": n, "m": -n}})
-        demo.until(lambda ran: '"n"' in ran.out and "4," in ran.out, "points", "range", "ranging", "n", "--json")
-        a_time = ("--from", "2023-11-14T22:13:21Z", "--to", "2023-11-14T22:13:24+00:00")
-        ran = demo("points", "range", "ranging", "n", *a_time)
-        assert [(row[0], row[2]) for row in ran.rows] == [
-            ("2023-11-14T22:13:21.000+00:00", "1"), ("2023-11-14T22:13:22.000+00:00", "2"),
-            ("2023-11-14T22:13:23.000+00:00", "3"),
-        ]  # fmt: skip
-        newest = demo("points", "range", "ranging", "n", "--newest-first", "--limit", "2", "--json")
-        assert [one["value"] for one in newest.json] == [4, 3]
-        assert "more than 2" in newest.err
-        exactly = demo("points", "range", "ranging", "n", "--limit", "5", "--json")
-        assert (len(exactly.json), exactly.err) == (5, "")
-        assert len(demo("points", "range", "ranging", "--json").json) == 10
-        assert "no points of that time" in demo("points", "range", "ranging", "n", "--from", "-1h").out
-
-    def test_times_that_cannot_be(self, demo: Demo) -> None:
-        assert "'x' is no time" in demo("points", "range", "demo-sensor", "--from", "x").err
-        assert "--from is later than --to" in demo("points", "range", "demo-sensor", "--from", "now", "--to", "-1h").err
 
 
 def test_the_flags_are_in_the_help_of_every_verb(demo: Demo) -> None:

@@ -87,7 +87,7 @@ class TestDead:
         assert demo("chain", "deploy", "keep.json", *of, cwd=tmp_path).code == 0
         assert demo("dead", "redrive", "--all", "--from-start", *of).out == "Run again: 3 of 3\n"
         ran = demo.until(
-            lambda ran: len(json.loads(ran.out)) == 3, "points", "range", "unlucky", "n", "--json", *of
+            lambda ran: len(json.loads(ran.out)) == 3, "points", "query", "unlucky", "-k", "n", "--json", *of
         )  # fmt: skip
         assert sorted(one["value"] for one in ran.json) == [0, 1, 2]
         assert "no dead letters" in demo("dead", "list", *of).out

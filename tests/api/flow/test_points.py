@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.flow import points
+from api.flow import point_streams, watching
 from api.flow.point_tailing import QUEUED_MOST
 from engine.config import Tls
 from engine.entries import encode
@@ -154,7 +154,7 @@ class TestStreams:
         return a
 
     async def test_csv(self, stack: FlowStack, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(points, "STREAM_PAGE", 3)
+        monkeypatch.setattr(point_streams, "PAGE", 3)
         a = await self.fill(stack)
         answer = await stack.flow.get(P, params={"device": "=a", "format": "csv"})
         assert answer.headers["content-type"] == "text/csv; charset=utf-8; header=present"
@@ -173,7 +173,7 @@ class TestStreams:
         assert (rows[-1]["lat"], rows[-1]["time"]) == ("", "2001-09-09T01:46:40.000Z")
 
     async def test_ndjson(self, stack: FlowStack, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(points, "STREAM_PAGE", 3)
+        monkeypatch.setattr(point_streams, "PAGE", 3)
         a = await self.fill(stack)
         answer = await stack.flow.get(f"{T}/devices/{a.id}/points", headers={"Accept": "application/x-ndjson"})
         assert answer.headers["content-type"] == "application/x-ndjson"
@@ -200,13 +200,36 @@ class TestStreams:
         assert findings(await stack.get(f"{P}?device=a&format=xml", 400))[0][0] == "?format"
 
     async def test_some_of_a_range(self, stack: FlowStack, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(points, "STREAM_PAGE", 3)
+        monkeypatch.setattr(point_streams, "PAGE", 3)
         [a] = await devices(stack, "a")
         await stack.store.write([Point(TENANT, a.id, "t", ts, ts) for ts in range(10)])
         for limit in (2, 3, 7, 50):
             answer = await stack.flow.get(f"{P}?device=a&format=ndjson&order=desc&limit={limit}")
             seen = [json.loads(line)["ts_ms"] for line in answer.text.splitlines()]
             assert seen == list(range(9, max(-1, 9 - limit), -1))
+
+    @pytest.mark.parametrize("order", ["asc", "desc"])
+    async def test_a_stream_has_the_order_of_the_pages(
+        self, stack: FlowStack, monkeypatch: pytest.MonkeyPatch, order: str
+    ) -> None:
+        monkeypatch.setattr(point_streams, "PAGE", 7)
+        monkeypatch.setattr(point_streams, "SOME", 5)
+        names = [f"d{n}" for n in range(12)]
+        for n, device in enumerate(await devices(stack, *names)):
+            await stack.store.write(
+                [Point(TENANT, device.id, key, ts, n) for key in "ab" for ts in range(n, 40, n % 4 + 1)]
+            )
+        query = "&".join(f"device={name}" for name in names) + f"&order={order}&start_ms=3&end_ms=37"
+        pages = (await stack.get(f"{P}?{query}&limit=10000"))["points"]
+        answer = await stack.flow.get(f"{P}?{query}&format=ndjson")
+        lines = [json.loads(line) for line in answer.text.splitlines()]
+        wanted = [(one["ts_ms"], one["device"], one["key"]) for one in pages]
+        assert [(one["ts_ms"], one["device"], one["key"]) for one in lines] == wanted
+        some = await stack.get(f"{P}?{query}&limit=100")
+        answer = await stack.flow.get(f"{P}?{query}&format=ndjson&limit=20&cursor={some['cursor']}")
+        lines = [json.loads(line) for line in answer.text.splitlines()]
+        assert [(one["ts_ms"], one["device"], one["key"]) for one in lines] == wanted[100:120]
+        assert findings(await stack.get(f"{P}?{query}&format=csv&cursor=x", 400))[0][0] == "?cursor"
 
     async def test_what_is_wrong_at_once_has_a_status(self, stack: FlowStack) -> None:
         await stack.device("a")
@@ -221,7 +244,7 @@ class TestStreams:
         self, stack: FlowStack, monkeypatch: pytest.MonkeyPatch, server: str, tmp_path: Path,
         caplog: pytest.LogCaptureFixture,
     ) -> None:  # fmt: skip
-        monkeypatch.setattr(points, "STREAM_PAGE", 3)
+        monkeypatch.setattr(point_streams, "PAGE", 3)
         stack.parts.store = Breaking(2)
         await stack.parts.store.open()
         [a] = await devices(stack, "a")
@@ -429,6 +452,18 @@ class TestTail:
         await hub.stop()
         assert json.loads(await anext(lines)) == {"cut": "the server stops"}
         await lines.aclose()
+
+    async def test_a_reader_that_never_came_is_forgotten(
+        self, stack: FlowStack, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watching, "UNREAD_S", 0.1)
+        monkeypatch.setattr(watching, "RENEW_EVERY_S", 0.05)
+        for hub in (stack.parts.point_tail, stack.parts.tail):
+            lines = await hub.watch(TENANT)
+            await until(lambda hub=hub: not hub.watchers.subscribed)
+            assert [json.loads(line) async for line in lines][-1] == {"cut": "nothing was read for 0.1 s"}
+            await (await hub.watch(TENANT)).aclose()
+            assert hub.watchers.subscribed
 
     async def test_a_device_that_there_is_not(self, stack: FlowStack) -> None:
         problem = await stack.get(f"{P}/tail?device=nobody&device=any*", 404)

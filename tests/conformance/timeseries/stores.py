@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.message import Point
+from engine.stores.influx import InfluxTimeseries
 from engine.stores.memory import MemoryTimeseries
 from engine.stores.sqlite import SqliteTimeseries
 from engine.stores.timeseries import Timeseries
+from tests.services import influx_bucket, shared_influx
 
 T, D = "acme", "dev 1"
 NOW = 1451649600512
@@ -24,7 +26,7 @@ class Kind:
     """An open, empty store within a folder of its own; it calls pytest.skip (`tests.services.require`) if it cannot."""
     deletes: bool = True
     """`delete` and `delete_device` work; else both raise Unsupported."""
-    examples: int = 100
+    examples: int = 40
     """How many random histories it is compared with the store in memory by: fewer where a call takes longer."""
 
 
@@ -44,7 +46,17 @@ async def sqlite(folder: Path) -> AsyncIterator[Timeseries]:
     await store.close()
 
 
+@asynccontextmanager
+async def influxdb(_: Path) -> AsyncIterator[Timeseries]:
+    with influx_bucket(shared_influx()) as server:
+        store = InfluxTimeseries(server.url, token=server.token, org=server.org, bucket=server.bucket)
+        await store.open()
+        yield store
+        await store.close()
+
+
 STORES: dict[str, Kind] = {
+    "influxdb": Kind(influxdb, examples=12),
     "memory": Kind(memory),
     "sqlite": Kind(sqlite),
 }

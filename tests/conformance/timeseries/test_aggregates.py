@@ -12,7 +12,7 @@ from engine.errors import BadInput
 from engine.message import Point
 from engine.stores.timeseries import FUNCTIONS, Timeseries
 from engine.stores.values import INT64_MAX, INT64_MIN, MAX_TS_MS
-from engine.stores.windows import MOST, Window, window
+from engine.stores.windows import MOST, Window, edges, window
 from tests.conformance.timeseries.stores import D, T, series
 
 pytestmark = pytest.mark.asyncio
@@ -180,6 +180,20 @@ async def test_windows_on_the_clock_of_a_zone(
     assert [bucket.end_ms - bucket.start_ms for bucket in found] == [hours * HOUR_MS for hours in wanted]
     assert [bucket.values["p0"] for bucket in found] == [bucket.start_ms for bucket in found]
     assert [bucket.values["max"] for bucket in found] == [bucket.end_ms - half for bucket in found]
+
+
+@pytest.mark.parametrize("every", ["6h", "1d", "1mo"])
+async def test_a_window_begins_with_its_first_moment(store: Timeseries, every: str) -> None:
+    zone = "Europe/Berlin"
+    start, end = (round(datetime(2026, *day, tzinfo=ZoneInfo(zone)).timestamp() * 1000) for day in ((2, 1), (5, 1)))
+    bounds = edges(window(every, zone), start, end)
+    for last in (bounds[-2], bounds[1], bounds[0]):
+        met = [edge for edge in bounds if edge <= last]
+        await store.write([Point(T, str(last), "k", edge + i, i) for edge in met for i in (-1, 0)])
+        found = await store.aggregate(T, [str(last)], None, start, end, ["count", "first"], window(every, zone))
+        assert [bucket.start_ms for bucket in found] == met
+        assert [bucket.values["count"] for bucket in found] == [2] * (len(found) - 1) + [1]
+        assert {bucket.values["first"] for bucket in found} == {0}
 
 
 async def test_many_windows_of_different_length(store: Timeseries) -> None:

@@ -134,19 +134,17 @@ async def test_a_limit_is_positive(store: Timeseries, limit: int) -> None:
 
 
 async def test_lists_of_thousands(store: Timeseries) -> None:
-    await store.write([Point(T, f"d{i:04}", f"k{i % 3}", i % 50, i) for i in range(0, 3000, 3)])
+    await store.write([Point(T, f"d{i:04}", f"k{i % 40}", i % 50, i) for i in range(0, 3000, 3)])
     devices = [f"d{i:04}" for i in range(3000)]
     keys = [f"k{i}" for i in range(2000)]
-    wanted = sorted((i % 50, f"d{i:04}", f"k{i % 3}") for i in range(0, 3000, 3))
+    wanted = sorted((i % 50, f"d{i:04}", f"k{i % 40}") for i in range(0, 3000, 3))
     assert places((await store.range(T, devices, keys, 0, 100, limit=2000)).points) == wanted
     seen, cursor = [], ""
-    while True:
+    for _ in range(4):
         page = await store.range(T, [*devices, *devices], None, 0, 100, limit=300, cursor=cursor)
         seen += places(page.points)
         cursor = page.cursor
-        if not cursor:
-            break
-    assert seen == wanted
+    assert (seen, cursor) == (wanted, "")
 
 
 async def test_pages_larger_than_what_is_read_at_once(store: Timeseries) -> None:

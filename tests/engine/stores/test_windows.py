@@ -169,7 +169,7 @@ def walked(length_ms: int, zone: str, start_ms: int, end_ms: int) -> list[int]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(ZONES),
     st.sampled_from(["10m", "15m", "30m", "1h", "2h", "6h", "12h", "1d", "2d", "7h", "50m", "1440m"]),
