@@ -144,6 +144,7 @@ async def run_api(
     from api.dialects.thingsboard.operator_telemetry import OperatorTelemetry
     from api.dialects.thingsboard.operators import OperatorHttp
     from api.dialects.thingsboard.parts import Parts as ThingsBoardParts
+    from api.dialects.thingsboard.rollout import RolloutWork
     from api.dialects.thingsboard.tokens import Tokens
     from api.doors import DRAIN_S, open_doors
     from api.due import Due, look_at_calls
@@ -179,6 +180,7 @@ async def run_api(
     from engine.stores.firmware import Firmware
     from engine.stores.kept_calls import KeptCalls
     from engine.stores.people import People
+    from engine.stores.rollouts import Rollouts
     from engine.stores.sqlite import SqliteTimeseries
     from engine.watch import Progress
     from engine.wire import Wire
@@ -207,7 +209,7 @@ async def run_api(
         store = SqliteTimeseries(settings.folder() / "telemetry.db")
         await store.open()
         stack.push_async_callback(store.close)
-        firmware = Firmware(client)
+        firmware, rollouts = Firmware(client), Rollouts(client)
         http_chunks.install()
         cloudthing = CloudThing(
             url, auth=auth, registry=registry, intake=intake, replies=replies, commands=commands, live=live,
@@ -215,7 +217,7 @@ async def run_api(
         )  # fmt: skip
         tb_parts = ThingsBoardParts(
             auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live,
-            registry=registry, claims=Claims(client),
+            registry=registry, claims=Claims(client), firmware=firmware, rollouts=rollouts,
         )  # fmt: skip
         tail = TailHub(url, client)
         flow = create_app(
@@ -270,6 +272,9 @@ async def run_api(
         for service in (replies, live, auth, door, ingress, cloudthing, house, pin, due):
             await service.start()
             stack.push_async_callback(service.stop)
+        rollout = RolloutWork(tb_parts, client)
+        stack.push_async_callback(rollout.stop)
+        await rollout.start()
         brokers = LorawanBrokers(url, client, registry, cloudthing)
         stack.push_async_callback(brokers.stop)
         await brokers.start()

@@ -15,6 +15,7 @@ from api.deliveries import Deliveries
 from api.dialects.thingsboard.children import Children
 from api.dialects.thingsboard.device_topics import DEVICE
 from api.dialects.thingsboard.downlinks import Downlinks
+from api.dialects.thingsboard.downloads import Downloads
 from api.dialects.thingsboard.encodings import Encodings, Forms
 from api.dialects.thingsboard.gateway import Gateway
 from api.dialects.thingsboard.gateway_topics import GATEWAY
@@ -28,6 +29,7 @@ from api.transports.mqtt.packets import SUBSCRIPTION_REFUSED
 from engine.errors import BadInput, Refused
 from engine.message import Message, new_id
 from engine.replies import Waiting
+from engine.stores.firmware import Image, Kind
 from engine.stores.registry import Device
 
 _TOO_MANY: Final = Close(f"more than {SESSION_MAX_ASKED} questions without an answer")
@@ -48,6 +50,7 @@ class Shared:
     encodings: Encodings = field(init=False)
     deliveries: Deliveries[Give] = field(init=False)
     children: Children = field(init=False)
+    downloads: Downloads = field(default_factory=Downloads)
 
     def __post_init__(self) -> None:
         parts = self.parts
@@ -60,6 +63,7 @@ class Shared:
         """End what sessions have under way."""
         await self.deliveries.stop()
         await self.children.stop()
+        await self.downloads.stop()
 
 
 class DeviceLogin:
@@ -70,8 +74,8 @@ class DeviceLogin:
     honours_wills = False
 
     __slots__ = (
-        "_calls", "_downlinks", "_print", "_session", "_subscribed", "device", "forms", "gateway", "parts", "payloads",
-        "scope", "shared", "topics",
+        "_calls", "_downlinks", "_print", "_session", "_subscribed", "device", "download", "forms", "gateway", "images",
+        "parts", "payloads", "scope", "shared", "topics",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, device: Device, print_: str, forms: Forms | None = None) -> None:
@@ -86,6 +90,10 @@ class DeviceLogin:
         self._downlinks = Downlinks(self)
         self.gateway = Gateway(self) if device.is_gateway else None
         self._calls: set[asyncio.Task[None]] = set()
+        self.images: dict[tuple[Kind, int], Image] = {}
+        """Of each download that goes on, by kind and number of the request."""
+        self.download: asyncio.Task[None] | None = None
+        """Ends when the last large answer has left."""
 
     def connected(self, session: Session) -> None:
         """The device has its CONNACK."""
@@ -155,6 +163,11 @@ class DeviceLogin:
         return self._session is not None
 
     @property
+    def unsent_bytes(self) -> int:
+        """What it was sent and has not left yet."""
+        return self._session.unsent_bytes if self._session is not None else 0
+
+    @property
     def away_since_ms(self) -> int:
         """Since when the client of a resumed session was away; else 0."""
         return self._session.away_since_ms if self._session is not None else 0
@@ -162,6 +175,10 @@ class DeviceLogin:
     def send(self, topic: str, payload: bytes, acked: Callable[[], None] | None = None) -> bool:
         """Publish to the device at QoS 1 if it subscribed to the topic; whether it did."""
         return self._session is not None and self._session.send(topic, payload, 1, acked)
+
+    def answer(self, topic: str, payload: bytes, acked: Callable[[], None] | None = None) -> bool:
+        """The same for what the device has just asked for, which it gets without a subscription too."""
+        return self._session is not None and self._session.send(topic, payload, 1, acked, asked=True)
 
     def work(self, work: Callable[[], Awaitable[None]]) -> Accepted:
         """Do what a publication asks for, then acknowledge it; done again later while Redis is away."""

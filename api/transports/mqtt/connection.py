@@ -68,11 +68,13 @@ class Connection(asyncio.Protocol):
 
     # What the dialect may do.
 
-    def send(self, topic: str, payload: bytes, qos: int = 1, acked: Callable[[], None] | None = None) -> bool:
-        """Publish to the client if one of its subscriptions takes `topic`; whether one did."""
+    def send(
+        self, topic: str, payload: bytes, qos: int = 1, acked: Callable[[], None] | None = None, *, asked: bool = False
+    ) -> bool:
+        """Publish to the client if one of its subscriptions takes `topic`, or it has `asked`; whether so."""
         if not self.established or self.closing is not None:
             return False
-        return self._outgoing.send(topic, payload, qos, acked)
+        return self._outgoing.send(topic, payload, qos, acked, asked=asked)
 
     def close(self, reason: CloseReason, detail: str = "", *, abort: bool = False, code: int = 0) -> None:
         """End the connection; what is written already is still sent, unless `abort`. `code` is for level 5."""
