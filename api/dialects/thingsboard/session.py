@@ -26,13 +26,14 @@ from api.dialects.thingsboard.settings import MAX_MQTT_BYTES, SESSION_MAX_ASKED
 from api.dialects.thingsboard.topics import Down, Verdict
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Session
 from api.transports.mqtt.packets import SUBSCRIPTION_REFUSED
+from api.transports.mqtt.reasons import Reason
 from engine.errors import BadInput, Refused
 from engine.message import Message, new_id
 from engine.replies import Waiting
 from engine.stores.firmware import Image, Kind
 from engine.stores.registry import Device
 
-_TOO_MANY: Final = Close(f"more than {SESSION_MAX_ASKED} questions without an answer")
+_TOO_MANY: Final = Close(f"more than {SESSION_MAX_ASKED} questions without an answer", Reason.QUOTA_EXCEEDED)
 
 
 @dataclass(slots=True)
@@ -130,7 +131,7 @@ class DeviceLogin:
         try:
             return handle(self, payload, numbers)
         except BadInput as error:
-            return Close(f"{topic}: {error}")
+            return Close(f"{topic}: {error}", Reason.PAYLOAD_FORMAT_INVALID)
 
     async def _publish_soon(self, topic: str, payload: bytes) -> Sequence[Message] | Accepted:
         """The same where the device's product has to be read first."""
