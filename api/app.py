@@ -128,6 +128,7 @@ async def run_api(
 ) -> None:
     """Serve devices and apps until a signal says stop, then answer what was accepted; `tell` is called when ready."""
     from api.accounts import Accounts
+    from api.activity import Activity
     from api.auth import DeviceAuth
     from api.connectors import Context, load, named
     from api.dialects.cloudthing.coap import CloudThingCoap
@@ -172,6 +173,7 @@ async def run_api(
     from engine.ingress import Ingress, Limits
     from engine.metric_board import MetricPin
     from engine.replies import Replies
+    from engine.stores.activity import ActivityStore
     from engine.stores.alarm_store import AlarmStore
     from engine.stores.answers import Answers
     from engine.stores.attribute_store import Attributes
@@ -180,6 +182,7 @@ async def run_api(
     from engine.stores.firmware import Firmware
     from engine.stores.kept_calls import KeptCalls
     from engine.stores.people import People
+    from engine.stores.products import Products
     from engine.stores.rollouts import Rollouts
     from engine.stores.sqlite import SqliteTimeseries
     from engine.watch import Progress
@@ -203,7 +206,10 @@ async def run_api(
         await make_what_is_asked(settings, registry, repository, accounts, bootstrap, demo)
         ingress = Ingress(hot, partitions, Limits(settings.backlog_entries))
         replies, live, auth = Replies(url), Live(url), DeviceAuth(registry, url)
-        intake = Intake(ingress, replies)
+        watching = Wire(url, "api-activity")
+        stack.push_async_callback(watching.close)
+        activity = Activity(ActivityStore(watching, partitions), auth, Products(registry))
+        intake = Intake(ingress, replies, activity)
         kept = KeptCalls(side, partitions, call_record)
         commands, attributes = Commands(side, partitions, kept), Attributes(side, partitions)
         store = SqliteTimeseries(settings.folder() / "telemetry.db")
@@ -267,9 +273,9 @@ async def run_api(
 
         door = Door(side, partitions, ingress, settings.spool_bytes)
         house = Housekeeping(side, partitions, tenant_names)
-        due = Due(client, [lambda: look_at_calls(kept)])
+        due = Due(client, [lambda: look_at_calls(kept), activity.look])
         pin = MetricPin(side, f"api-{os.getpid()}")
-        for service in (replies, live, auth, door, ingress, cloudthing, house, pin, due):
+        for service in (replies, live, auth, door, ingress, cloudthing, house, pin, activity, due):
             await service.start()
             stack.push_async_callback(service.stop)
         rollout = RolloutWork(tb_parts, client)

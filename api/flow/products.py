@@ -23,8 +23,8 @@ class ProductBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="What the dialects keep there; `transform` is `{lang, source}`, "
             "`events` is `{event id: {lang, source}}`, `protobuf` is `{descriptor_set_b64, message}`; with `payload` = "
             "`custom`, ThingsBoard's telemetry is bytes for `transform`; `provision` lets devices provision "
-            "themselves; `sigfox`, `ttn` and `chirpstack` let their networks in. The schema of bootstrap files "
-            "describes them."
+            "themselves; `inactivity_timeout_s` says how long they may be silent; `sigfox`, `ttn` and `chirpstack` let "
+            "their networks in. The schema of bootstrap files describes them."
         ),
     ] = {}
 

@@ -28,6 +28,9 @@ REDRIVE: Final = _read("redrive")
 TRIM: Final = _read("trim")
 REGISTER: Final = _read("register")
 KEEP_CALL: Final = _read("keep_call")
+ACTIVE: Final = _read("active")
+SILENT: Final = _read("silent")
+PRESENT: Final = _read("present")
 
-ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM, KEEP_CALL)
+ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM, KEEP_CALL, ACTIVE, SILENT, PRESENT)
 """What every hot connection loads at its start; the registry's script goes with its own client."""

@@ -11,7 +11,7 @@ import msgspec
 
 from api.dialects.cloudthing import data
 from api.dialects.cloudthing.payloads import as_bytes, as_listed
-from api.dialects.cloudthing.service import CloudThing, print_of
+from api.dialects.cloudthing.service import DIALECT, CloudThing, print_of
 from api.transports.coap import (
     CBOR,
     CHANGED,
@@ -110,7 +110,9 @@ class CloudThingCoap:
         return CommandsWatch(self._service, await self._device(request, names), request.query.get("t", ""))
 
     async def _device(self, request: Request, names: dict[str, str]) -> Device:
-        return await _device(self._service, names["deviceId"], request.query.get("t", ""))
+        device = await _device(self._service, names["deviceId"], request.query.get("t", ""))
+        self._service.intake.heard(device)
+        return device
 
 
 class CommandsWatch:
@@ -129,6 +131,7 @@ class CommandsWatch:
             service.live.listen(device.id, self._heard), service.live.on_lost(self._wake.set)
         ]  # fmt: skip
         service.logins.add(self)
+        service.intake.came(device, DIALECT, "coap", holds=False)
 
     async def next(self) -> Response:
         """The next command; 4.01 or 4.03 as soon as the device may no longer ask."""
@@ -150,10 +153,13 @@ class CommandsWatch:
 
     def close(self) -> None:
         """Look no more."""
+        if not self._ends:
+            return
         for end in self._ends:
             end()
         self._ends = []
         self._service.logins.remove(self)
+        self._service.intake.went(self._device, DIALECT, "coap", "observes no more", holds=False)
 
     async def verify(self) -> None:
         """The device was changed: `next` looks whether it still may."""

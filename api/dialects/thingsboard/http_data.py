@@ -31,12 +31,12 @@ class DataRoutes:
         )
 
     async def _post_telemetry(self, request: Request, params: dict[str, str]) -> Response:
-        device = await device_of(self._parts.auth, params)
+        device = await device_of(self._parts, params)
         readings = await decoded(request, self._payloads.telemetry)
         return await self._store(request, telemetry_messages(self._parts.intake, device, readings, TRANSPORT))
 
     async def _post_attributes(self, request: Request, params: dict[str, str]) -> Response:
-        device = await device_of(self._parts.auth, params)
+        device = await device_of(self._parts, params)
         values = await decoded(request, self._payloads.attributes)
         messages = [attributes_message(self._parts.intake, device, values, TRANSPORT)] if values else []
         return await self._store(request, messages)
@@ -51,13 +51,13 @@ class DataRoutes:
         return OK
 
     async def _get_attributes(self, request: Request, params: dict[str, str]) -> Response:
-        device = await device_of(self._parts.auth, params)
+        device = await device_of(self._parts, params)
         found = await self._parts.attributes.read(device.tenant, device.id)
         query = request.query
         return as_json(visible(found, keys_of(query.get("clientKeys")), keys_of(query.get("sharedKeys"))))
 
     async def _get_updates(self, request: Request, params: dict[str, str]) -> Response:
-        device = await device_of(self._parts.auth, params)
+        device = await device_of(self._parts, params)
         wait_s = timeout_s(request, self._settings.poll_s, self._settings.max_poll_s)
         try:
             update = await self._polls.attributes(request, device, wait_s) if wait_s > 0 else None

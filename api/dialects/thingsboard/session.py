@@ -22,7 +22,7 @@ from api.dialects.thingsboard.gateway_topics import GATEWAY
 from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.payload import Payloads
 from api.dialects.thingsboard.rpc import Give, give
-from api.dialects.thingsboard.settings import MAX_MQTT_BYTES, SESSION_MAX_ASKED
+from api.dialects.thingsboard.settings import DIALECT, MAX_MQTT_BYTES, MQTT, SESSION_MAX_ASKED
 from api.dialects.thingsboard.topics import Down, Verdict
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Session
 from api.transports.mqtt.packets import SUBSCRIPTION_REFUSED
@@ -100,6 +100,7 @@ class DeviceLogin:
         """The device has its CONNACK."""
         self._session = session
         self.shared.sessions.setdefault(self.device.id, set()).add(self)
+        self.parts.intake.came(self.device, DIALECT, MQTT)
         known = self.parts.auth.known(self._print)
         if known is None or isinstance(known, Unknown):
             # Something changed while it logged in.
@@ -111,6 +112,7 @@ class DeviceLogin:
         logins.discard(self)
         if not logins:
             self.shared.sessions.pop(self.device.id, None)
+        self.parts.intake.went(self.device, DIALECT, MQTT, reason)
         self._session = None
         self._subscribed.clear()
         self._downlinks.stop()
@@ -124,6 +126,7 @@ class DeviceLogin:
         handle, numbers = self.topics.handler(topic)
         if handle is None:
             return Close(f"a device may not publish to {topic[:100]!r}")
+        self.parts.intake.heard(self.device)
         forms = self.shared.encodings.known(self.device)
         if forms is None:
             return Accepted(first=partial(self._publish_soon, topic, payload))
