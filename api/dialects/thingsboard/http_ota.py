@@ -27,7 +27,7 @@ class OtaRoutes:
         )
 
     async def _get(self, kind: Kind, request: Request, params: dict[str, str]) -> Response | Stream:
-        device = await device_of(self._parts.auth, params)
+        device = await device_of(self._parts, params)
         try:
             part = await wanted(self._parts, device, kind, read_query(request.query))
         except NotAssigned:
