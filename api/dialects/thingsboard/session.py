@@ -43,8 +43,8 @@ class Shared:
     parts: Parts
     doubt: Callable[[str], None]
     """Have the credentials of a device's sessions looked at again."""
-    sessions: dict[str, set[DeviceLogin]] = field(default_factory=dict)
-    """Of each device, those connected here."""
+    sessions: dict[str, dict[DeviceLogin, None]] = field(default_factory=dict)
+    """Of each device, those connected here, the oldest first."""
     carried: dict[str, set[Gateway]] = field(default_factory=dict)
     """Of each device, the gateways connected here that speak for it."""
     payloads: Payloads = field(init=False)
@@ -99,7 +99,11 @@ class DeviceLogin:
     def connected(self, session: Session) -> None:
         """The device has its CONNACK."""
         self._session = session
-        self.shared.sessions.setdefault(self.device.id, set()).add(self)
+        logins = self.shared.sessions.setdefault(self.device.id, {})
+        logins[self] = None
+        if len(logins) > self.parts.settings.max_sessions:
+            # Those that are gone without a word are the oldest, too.
+            next(iter(logins)).kick("the device has too many sessions")
         self.parts.intake.came(self.device, DIALECT, MQTT)
         known = self.parts.auth.known(self._print)
         if known is None or isinstance(known, Unknown):
@@ -108,8 +112,8 @@ class DeviceLogin:
 
     def closed(self, reason: CloseReason) -> None:
         """The connection ended: nobody is left to be told anything. Answers to commands are still stored."""
-        logins = self.shared.sessions.get(self.device.id, set())
-        logins.discard(self)
+        logins = self.shared.sessions.get(self.device.id, {})
+        logins.pop(self, None)
         if not logins:
             self.shared.sessions.pop(self.device.id, None)
         self.parts.intake.went(self.device, DIALECT, MQTT, reason)
@@ -245,12 +249,13 @@ class DeviceLogin:
         """Log out if the login would not be accepted any more."""
         device = await self.parts.auth.find(self._print)
         if device is None or device.id != self.device.id or not device.enabled:
-            self._kick("the credential was revoked")
+            self.kick("the credential was revoked")
         elif device.is_gateway != self.device.is_gateway:
-            self._kick("the device became a gateway, or is none any more")
+            self.kick("the device became a gateway, or is none any more")
         else:
             self.device = device
 
-    def _kick(self, why: str) -> None:
+    def kick(self, why: str) -> None:
+        """End the session."""
         if self._session is not None:
             self._session.close(CloseReason.KICKED, why)

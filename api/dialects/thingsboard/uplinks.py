@@ -43,7 +43,7 @@ def attributes_request(
 
     async def tell() -> None:
         found = await session.parts.attributes.read(device.tenant, device.id)
-        session.send(f"{answer}{id}", session.forms.down[form].found(id, found, client, shared))
+        session.answer(f"{answer}{id}", session.forms.down[form].found(id, found, client, shared))
 
     return session.work(tell)
 
@@ -63,7 +63,7 @@ def call(session: DeviceLogin, body: bytes, numbers: tuple[int, ...], *, answer:
     asked, (id,) = session.forms.up[form].call(body), numbers
     own = own_answer(asked, session.device)
     if own is not None:
-        session.send(f"{answer}{id}", session.forms.down[form].own_answer(id, own))
+        session.answer(f"{answer}{id}", session.forms.down[form].own_answer(id, own))
         return PASSED
     waiting = session.parts.replies.wait()
     message = call_message(
@@ -72,6 +72,6 @@ def call(session: DeviceLogin, body: bytes, numbers: tuple[int, ...], *, answer:
 
     async def tell() -> None:
         answered = await waiting.next(session.parts.settings.rpc_s)
-        session.send(f"{answer}{id}", session.forms.down[form].call_answer(id, answered))
+        session.answer(f"{answer}{id}", session.forms.down[form].call_answer(id, answered))
 
     return session.wait_for(waiting, tell()) or Accepted([message])

@@ -14,7 +14,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from api.dialects.thingsboard.settings import Settings
-from api.transports.mqtt.packets import Publish
+from api.transports.mqtt.packets import Puback, Publish
 from engine.stores.registry import MQTT_BASIC, Credential
 from tests.api.dialects.thingsboard.site import TOKEN, Site
 from tests.api.dialects.thingsboard.test_http_polls import answering
@@ -444,6 +444,35 @@ async def test_what_may_be_subscribed_to(redis_url: str, topic: str, granted: in
         await client.login(username=TOKEN)
         assert (await client.subscribe(topic, 2)).codes == bytes([granted])
         await client.close()
+
+
+@pytest.mark.spec("TB-X1")
+async def test_a_device_gets_answers_that_it_did_not_subscribe_to(site: Site) -> None:
+    """As by the vendor's server; what was not asked for needs a subscription."""
+    client = await RawClient.open(site.mqtt_port)
+    await client.login(username=TOKEN)
+    await site.command("unasked", {})
+    await site.attributes.write(TENANT, site.d1.id, "SHARED", {"a": 1})
+    client.say(Publish(ME + "attributes/request/1", b"{}", 0, 0, False, False))
+    client.say(Publish(ME + "rpc/request/2", b'{"method":"getSessionLimits","params":{}}', 0, 0, False, False))
+    answers = [await client.hear() for _ in range(2)]
+    topics = {answer.topic for answer in answers if isinstance(answer, Publish)}
+    assert topics == {ME + "attributes/response/1", ME + "rpc/response/2"}
+    await client.close()
+
+
+async def test_a_device_has_so_many_sessions_and_the_oldest_ends(redis_url: str) -> None:
+    async with Site(redis_url, work=False, settings=Settings(max_sessions=2)) as site:
+        clients = []
+        for number in range(3):
+            clients.append(await RawClient.open(site.mqtt_port))
+            assert (await clients[-1].login(username=TOKEN, client_id=f"c{number}")).code == 0
+        assert await clients[0].hear() is None
+        for client in clients[1:]:
+            client.say(Publish(ME + "telemetry", b'{"a":1}', 1, 1, False, False))
+            assert isinstance(await client.hear(), Puback)
+        for client in clients:
+            await client.close()
 
 
 async def test_too_many_questions_at_once_close_the_connection(site: Site) -> None:
