@@ -232,7 +232,7 @@ async def run_api(
                 repository=repository, catalogue=catalogue, commands=commands,
                 dead_letters=DeadLetters(side, partitions), attributes=attributes,
                 alarms=AlarmStore(side, partitions), store=store, tail=tail, firmware=firmware,
-                accounts=accounts,
+                rollouts=rollouts, accounts=accounts,
                 tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),
                 messages=ServerMessages(ingress, intake.stamp), checks={"door": lambda: ingress.closed_reason},
             )

@@ -22,6 +22,7 @@ from engine.stores.attribute_store import Attributes
 from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
 from engine.stores.registry import Registry
+from engine.stores.rollouts import Rollouts
 from engine.stores.timeseries import Timeseries
 from engine.wire import Wire
 
@@ -49,6 +50,7 @@ class Parts:
     store: Timeseries
     tail: TailHub
     firmware: Firmware
+    rollouts: Rollouts
     accounts: Accounts
     messages: ServerMessages
     tokens: frozenset[str]

@@ -6,10 +6,10 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from api.dialects.thingsboard.ota import PREFIXES, NotAssigned, assigned, part_of, read
+from api.dialects.thingsboard.ota import NotAssigned, assigned, part_of, read
 from api.dialects.thingsboard.settings import MAX_MQTT_BYTES
 from engine.errors import NotFound
-from engine.stores.firmware import MAX_BYTES, Image, Kind
+from engine.stores.firmware import MAX_BYTES, PREFIXES, Image, Kind
 
 if TYPE_CHECKING:
     from api.dialects.thingsboard.session import DeviceLogin

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from api.dialects.thingsboard.ota import PREFIXES
 from api.dialects.thingsboard.topics import Down, Handler, Verdict
 from api.transports.mqtt.dialect import Accepted
-from engine.stores.firmware import KINDS, Kind
+from engine.stores.firmware import KINDS, PREFIXES, Kind
 
 if TYPE_CHECKING:
     from api.dialects.thingsboard.session import DeviceLogin

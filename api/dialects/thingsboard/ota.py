@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.requests import int32
 from engine.errors import BadInput, RulemillError
 from engine.stores.firmware import Image, Kind
 from engine.stores.registry import Device
-
-PREFIXES: Final[Mapping[Kind, str]] = {"FIRMWARE": "fw", "SOFTWARE": "sw"}
-"""What topics, attributes and telemetry of each kind begin with."""
 
 
 class NotAssigned(RulemillError):

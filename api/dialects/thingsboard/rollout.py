@@ -17,13 +17,12 @@ from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from api.alone import Alone
-from api.dialects.thingsboard.ota import PREFIXES
 from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.payload import TELEMETRY
 from api.dialects.thingsboard.settings import DIALECT
 from engine.errors import Refused
 from engine.message import Message, now_ms
-from engine.stores.firmware import KINDS, Image, Kind
+from engine.stores.firmware import KINDS, PREFIXES, Image, Kind
 from engine.stores.registry import Device
 from engine.stores.rollouts import Rollout
 

@@ -42,7 +42,8 @@ class FlowStack(Stack):
             wire=self.wire, redis=self.redis, partitions=PARTITIONS, ingress=self.ingress, replies=self.replies,
             registry=self.registry, repository=self.chains, catalogue=Catalogue(), commands=self.commands,
             dead_letters=self.dead, attributes=self.attributes, alarms=AlarmStore(self.wire, PARTITIONS),
-            store=self.store, tail=tail, firmware=self.firmware, tokens=frozenset({token_digest(TOKEN)}),
+            store=self.store, tail=tail, firmware=self.firmware, rollouts=self.rollouts,
+            tokens=frozenset({token_digest(TOKEN)}),
             messages=ServerMessages(self.ingress, self.intake.stamp),
             accounts=Accounts(People(self.redis), passwords, LoginThrottle(self.redis, "person")),
         )  # fmt: skip
