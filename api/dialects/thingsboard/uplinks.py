@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from api.dialects.thingsboard.encodings import Form
-from api.dialects.thingsboard.payload import attributes_message, telemetry_messages
+from api.dialects.thingsboard.payload import attributes_message, raw_message, telemetry_messages
 from api.dialects.thingsboard.rpc import call_message, own_answer
 from api.dialects.thingsboard.settings import MQTT
 from api.dialects.thingsboard.topics import Verdict
@@ -20,6 +20,8 @@ PASSED: Final = Accepted()
 
 def telemetry(session: DeviceLogin, body: bytes, _: tuple[int, ...], *, form: Form = Form.OWN) -> Verdict:
     """Readings; as JSON in forms A, B and C (`TB-6`…`TB-8`)."""
+    if session.forms.custom and form is Form.OWN:
+        return Accepted([raw_message(session.parts.intake, session.device, body, MQTT)])
     readings = session.forms.up[form].telemetry(body)
     if not readings:
         return PASSED
