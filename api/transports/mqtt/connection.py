@@ -48,6 +48,7 @@ class Connection(asyncio.Protocol):
         self._opening: asyncio.Task[None] | None = None
         self._will: Will | None = None
         self._terms = Terms()
+        self._level = 4
         self._receiver: Receiver | None = None
         self._incoming = Incoming(
             host.submit,
@@ -209,10 +210,10 @@ class Connection(asyncio.Protocol):
         if login is None or receiver is None:
             self._read_connect(data)
             return
-        packets, consumed, needed, error = decode(data, login.max_payload, level=self._terms.level)
+        packets, consumed, needed, error = decode(data, login.max_payload, level=self._level)
         if consumed < len(data):
             self._reading.keep(data[consumed:], needed)
-        if self._terms.level == 5:
+        if self._level == 5:
             misuse = receiver.misuse(packets)
             if misuse is not None:
                 place, error = misuse
@@ -266,6 +267,7 @@ class Connection(asyncio.Protocol):
         login, self.client_id, opened, expiry_s = admitted
         self.login = login
         self._terms = terms(connect)
+        self._level = connect.level
         self.away_since_ms = opened.left_ms
         self.established = True
         self._will = connect.will
@@ -292,15 +294,14 @@ class Connection(asyncio.Protocol):
     # Answering.
 
     def _answered(self, batch: Batch) -> None:
-        if self._reading.paused & REFUSED:
-            self._reading.resume(REFUSED)
-        if self._reading.paused & FULL:
-            self._reading.resume(FULL)
+        paused = self._reading.paused
+        if paused:
+            self._reading.resume(REFUSED | FULL)
         if self.closing is None:
             self._counters.acked += batch.packets - batch.unacknowledged
             if batch.acks:
                 self.write(bytes(batch.acks))
-            if self._reading.paused & STOPPING and not self._incoming.held.packets:
+            if paused & STOPPING and not self._incoming.held.packets:
                 self.close(CloseReason.STOPPING)
 
     def _on_refused(self) -> None:
