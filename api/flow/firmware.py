@@ -36,9 +36,7 @@ async def put_firmware(parts: Parts, call: Call) -> Answer:
     known = await parts.firmware.find(product, id)
     if known is not None and await parts.rollouts.is_assigned(product, id):
         if not (await parts.firmware.describe(product, id, call.body, about)).same_as(known):
-            raise Conflict(
-                f"firmware {id!r} is assigned: upload another one under another id"
-            )
+            raise Conflict(f"firmware {id!r} is assigned: upload another one under another id")
         return Answer(200, known)
     made = await parts.firmware.put(product, id, call.body, about)
     return Answer(201 if known is None else 200, made)
