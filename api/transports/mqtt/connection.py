@@ -20,6 +20,7 @@ from api.transports.mqtt.properties import stated
 from api.transports.mqtt.reading import FULL, LOGIN, REFUSED, STOPPING, WRITE, Reading, peer_of
 from api.transports.mqtt.reasons import Reason
 from api.transports.mqtt.receiving import Receiver, called
+from api.transports.mqtt.writing import Writing
 
 _log = logging.getLogger("rulemill.mqtt")
 
@@ -43,7 +44,8 @@ class Connection(asyncio.Protocol):
         """Done when nothing of this connection is left, its session saved."""
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._reading = Reading(self._read)
-        self._stall: asyncio.TimerHandle | None = None
+        stalled = partial(self.close, CloseReason.SLOW_READER, "does not read", abort=True)
+        self._writing = Writing(self._settings, self._counters, stalled)
         self._abort: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
         self._will: Will | None = None
@@ -126,7 +128,7 @@ class Connection(asyncio.Protocol):
     @property
     def unsent_bytes(self) -> int:
         """What was given to be sent and has not left yet."""
-        return self._transport.get_write_buffer_size() + self._outgoing.waiting_bytes
+        return self._writing.buffered + self._outgoing.waiting_bytes
 
     def unsent(self) -> list[Queued]:
         """Publications the client has not acknowledged."""
@@ -143,8 +145,8 @@ class Connection(asyncio.Protocol):
         # By cast: uvloop's transports are no subclass of asyncio.Transport.
         self._transport = cast(asyncio.Transport, transport)
         self.peer = peer_of(self._transport, self.peer.listener)
-        self._transport.set_write_buffer_limits(high=self._settings.write_buffer)
         self._reading.begin(self._transport)
+        self._writing.begin(self._transport)
         if not self._host.attached(self):
             self.close(CloseReason.KICKED, "too many connections", abort=True)
             return
@@ -163,24 +165,11 @@ class Connection(asyncio.Protocol):
         """The peer does not read; neither do we, or its answers would pile up."""
         self._outgoing.pause()
         self._reading.pause(WRITE)
-        self._watch_stall()
-
-    def _watch_stall(self) -> None:
-        buffered, settings = self._transport.get_write_buffer_size(), self._settings
-
-        def look() -> None:
-            taken = buffered - self._transport.get_write_buffer_size()
-            if taken < settings.write_stall_s * settings.write_min_rate:
-                self.close(CloseReason.SLOW_READER, "does not read", abort=True)
-            else:
-                self._watch_stall()
-
-        self._stall = self._loop.call_later(settings.write_stall_s, look)
+        self._writing.full()
 
     def resume_writing(self) -> None:
         """The peer reads again."""
-        if self._stall is not None:
-            self._stall.cancel()
+        self._writing.end()
         self._reading.resume(WRITE)
         self._outgoing.resume()
 
@@ -190,7 +179,8 @@ class Connection(asyncio.Protocol):
             self.closing = CloseReason.LOST
         self._outgoing.pause()
         self._reading.end()
-        for handle in (self._stall, self._abort, self._opening):
+        self._writing.end()
+        for handle in (self._abort, self._opening):
             if handle is not None:
                 handle.cancel()
         if self.established and self.login is not None:
@@ -324,5 +314,4 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
-        self._counters.bytes_sent += len(data)
-        self._transport.write(data)
+        self._writing.write(data)
