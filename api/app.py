@@ -136,6 +136,7 @@ async def run_api(
     from api.dialects.cloudthing.lorawan_mqtt import LorawanBrokers
     from api.dialects.cloudthing.mqtt import CloudThingMqtt
     from api.dialects.cloudthing.service import CloudThing
+    from api.dialects.thingsboard.coap import ThingsBoardCoap
     from api.dialects.thingsboard.http import ThingsBoardHttp
     from api.dialects.thingsboard.http_claims import UserClaims
     from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
@@ -287,7 +288,9 @@ async def run_api(
         for connector in connectors:
             stack.push_async_callback(connector.stop)
             await connector.start()
-        listeners = await open_doors(sockets, settings.tls, front, mqtt, CloudThingCoap(cloudthing))
+        tb_coap = ThingsBoardCoap(tb_parts)
+        stack.push_async_callback(tb_coap.stop)
+        listeners = await open_doors(sockets, settings.tls, front, mqtt, (CloudThingCoap(cloudthing), tb_coap))
         progress = Progress()
         spare_the_collector()
         progress.ready()
