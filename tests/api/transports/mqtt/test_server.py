@@ -178,6 +178,16 @@ async def test_tls_shows_the_dialect_the_clients_certificate(tmp_path):
     assert with_one.certificate == device.der
 
 
+async def test_who_does_not_shake_hands_is_cut(tmp_path):
+    tls = asking_context(Tls(*issued("localhost", authority=True).write(tmp_path, "server")))
+    server = MqttServer(lambda connect, peer: (), MemoryStore().submit, settings=Settings(handshake_s=0.1))
+    [(_, port)] = await server.start(host="127.0.0.1", port=0, tls=tls)
+    client = await RawClient.open(port)
+    assert await client.hear() is None
+    await client.close()
+    await server.stop()
+
+
 # Other people's clients.
 
 
