@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from api.login_throttle import LoginThrottle
-from api.passwords import Passwords
+from api.passwords import Busy, Passwords
 from engine.errors import RulemillError
 from engine.stores.people import People, Person, Role, folded
 
@@ -40,7 +40,12 @@ class Accounts:
         name = folded(username)
         await self._throttle.attempt(name, address)
         person = await self.people.named(name)
-        if not await self._passwords.verify(person.password if person else "", password) or person is None:
+        try:
+            right = await self._passwords.verify(person.password if person else "", password)
+        except Busy:
+            await self._throttle.withdraw(name, address)
+            raise
+        if person is None or not right:
             raise WrongLogin
         await self._throttle.succeeded(name, address)
         if not person.enabled:

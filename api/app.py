@@ -128,6 +128,7 @@ async def run_api(
 ) -> None:
     """Serve devices and apps until a signal says stop, then answer what was accepted; `tell` is called when ready."""
     from api.accounts import Accounts
+    from api.activity import Activity
     from api.auth import DeviceAuth
     from api.bootstrap import Stores
     from api.connectors import Context, load, named
@@ -139,6 +140,7 @@ async def run_api(
     from api.dialects.thethingsio.compose import compose as compose_thethingsio
     from api.dialects.thethingsio.parts import Parts as ThethingsIoParts
     from api.dialects.thethingsio.settings import Settings as ThethingsIoSettings
+    from api.dialects.thingsboard.coap import ThingsBoardCoap
     from api.dialects.thingsboard.http import ThingsBoardHttp
     from api.dialects.thingsboard.http_claims import UserClaims
     from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
@@ -148,6 +150,7 @@ async def run_api(
     from api.dialects.thingsboard.operator_telemetry import OperatorTelemetry
     from api.dialects.thingsboard.operators import OperatorHttp
     from api.dialects.thingsboard.parts import Parts as ThingsBoardParts
+    from api.dialects.thingsboard.rollout import RolloutWork
     from api.dialects.thingsboard.tokens import Tokens
     from api.doors import DRAIN_S, open_doors
     from api.due import Due, look_at_calls
@@ -180,6 +183,7 @@ async def run_api(
     from engine.metric_board import MetricPin
     from engine.replies import Replies
     from engine.retention import Retention
+    from engine.stores.activity import ActivityStore
     from engine.stores.alarm_store import AlarmStore
     from engine.stores.answers import Answers
     from engine.stores.apps.activations import Activations
@@ -195,6 +199,8 @@ async def run_api(
     from engine.stores.firmware import Firmware
     from engine.stores.kept_calls import KeptCalls
     from engine.stores.people import People
+    from engine.stores.products import Products
+    from engine.stores.rollouts import Rollouts
     from engine.watch import Progress
     from engine.wire import Wire
     from nodes.catalogue import Catalogue
@@ -218,14 +224,17 @@ async def run_api(
         await make_what_is_asked(settings, registry, repository, made, bootstrap, demo)
         ingress = Ingress(hot, partitions, Limits(settings.backlog_entries))
         replies, live, auth = Replies(url), Live(url), DeviceAuth(registry, url)
-        intake = Intake(ingress, replies)
+        watching = Wire(url, "api-activity")
+        stack.push_async_callback(watching.close)
+        activity = Activity(ActivityStore(watching, partitions), auth, Products(registry))
+        intake = Intake(ingress, replies, activity)
         kept = KeptCalls(side, partitions, call_record)
         commands, attributes = Commands(side, partitions, kept), Attributes(side, partitions)
         store = chosen_store(settings)
         opening = Opening(store)
         stack.push_async_callback(opening.stop)
         await opening.start()
-        firmware = Firmware(client)
+        firmware, rollouts = Firmware(client), Rollouts(client)
         http_chunks.install()
         cloudthing = CloudThing(
             url, auth=auth, registry=registry, intake=intake, replies=replies, commands=commands, live=live,
@@ -233,7 +242,7 @@ async def run_api(
         )  # fmt: skip
         tb_parts = ThingsBoardParts(
             auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live,
-            registry=registry, claims=Claims(client),
+            registry=registry, claims=Claims(client), firmware=firmware, rollouts=rollouts,
         )  # fmt: skip
         live_values, mail = LiveValues(url), Mail(client, settings.mail_from, deliverer(settings))
         thethingsio = compose_thethingsio(
@@ -253,7 +262,8 @@ async def run_api(
                 repository=repository, catalogue=catalogue, commands=commands,
                 dead_letters=DeadLetters(side, partitions), attributes=attributes,
                 alarms=AlarmStore(side, partitions), store=store, tail=tail, point_tail=point_tail,
-                firmware=firmware, accounts=accounts, apps=apps, app_users=app_users, activations=activations,
+                firmware=firmware, rollouts=rollouts, accounts=accounts, apps=apps, app_users=app_users,
+                activations=activations,
                 tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),
                 messages=ServerMessages(ingress, intake.stamp), spool_limit_bytes=settings.spool_bytes,
                 checks={"door": lambda: ingress.closed_reason},
@@ -300,11 +310,16 @@ async def run_api(
         door = Door(side, partitions, ingress, settings.spool_bytes)
         retention = Retention(side, registry, store, settings.retention_days)
         house = Housekeeping(side, partitions, tenant_names, retention)
-        due = Due(client, [lambda: look_at_calls(kept)])
+        due = Due(client, [lambda: look_at_calls(kept), activity.look])
         pin = MetricPin(side, f"api-{os.getpid()}")
-        for service in (replies, live, live_values, auth, door, ingress, cloudthing, house, pin, due):
+        for service in (
+            replies, live, live_values, auth, door, ingress, cloudthing, house, pin, activity, due,
+        ):  # fmt: skip
             await service.start()
             stack.push_async_callback(service.stop)
+        rollout = RolloutWork(tb_parts, client)
+        stack.push_async_callback(rollout.stop)
+        await rollout.start()
         brokers = LorawanBrokers(url, client, registry, cloudthing)
         stack.push_async_callback(brokers.stop)
         await brokers.start()
@@ -313,7 +328,9 @@ async def run_api(
         for connector in connectors:
             stack.push_async_callback(connector.stop)
             await connector.start()
-        listeners = await open_doors(sockets, settings.tls, front, mqtt, CloudThingCoap(cloudthing))
+        tb_coap = ThingsBoardCoap(tb_parts)
+        stack.push_async_callback(tb_coap.stop)
+        listeners = await open_doors(sockets, settings.tls, front, mqtt, (CloudThingCoap(cloudthing), tb_coap))
         progress = Progress()
         spare_the_collector()
         progress.ready()

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from referencing import Registry as References
 
 from api.accounts import Accounts
+from api.activity import FACET as SILENCE
 from api.bootstrap_apps import AppEntry, CodeEntry, make_app, make_code
 from api.flow.facets import check_facets
 from api.networks import FACETS
@@ -122,6 +123,7 @@ def bootstrap_schema() -> dict[str, Any]:
             "transform": {"type": "object", "description": "The transform function: `{lang, source}`."},
             "events": {"type": "object", "description": "Functions that answer events: `{event id: {lang, source}}`."},
             "protobuf": {"type": "object", "description": "`{descriptor_set_b64, message}`."},
+            SILENCE: {"type": "number", "minimum": 1, "description": "How long its devices may be silent, in seconds."},
             "payload": {"enum": ["json", "custom"], "description": "`custom`: telemetry is bytes for `transform`."},
             "retention_days": {
                 "type": "integer", "minimum": 0, "maximum": MOST_DAYS,

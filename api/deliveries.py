@@ -42,6 +42,8 @@ class Deliveries(Generic[R]):
         self._devices: dict[str, _Delivery[R]] = {}
         self._due: deque[_Delivery[R]] = deque()
         self._lookers: set[asyncio.Task[None]] = set()
+        self._active = 0
+        """Lookers that have not come to their end."""
         self._confirming: set[asyncio.Task[None]] = set()
         self._end_lost = live.on_lost(self.wake_all)
         self._stopped = False
@@ -129,12 +131,20 @@ class Deliveries(Generic[R]):
         if delivery.looking:
             return
         self._due.append(delivery)
-        if len(self._lookers) < LOOKING:
+        if self._active < LOOKING:
+            self._active += 1
             task = asyncio.get_running_loop().create_task(self._look(), name="deliveries")
             self._lookers.add(task)
             task.add_done_callback(self._lookers.discard)
 
     async def _look(self) -> None:
+        try:
+            await self._look_at_all()
+        finally:
+            # At once: whatever is due from now on needs another looker.
+            self._active -= 1
+
+    async def _look_at_all(self) -> None:
         while self._due:
             delivery = self._due.popleft()
             delivery.due, delivery.looking = False, True

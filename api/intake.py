@@ -11,6 +11,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 from prometheus_client import Counter
 
+from api.activity import Activity
 from engine import metrics
 from engine.ingress import Ingress
 from engine.message import Message, new_id
@@ -63,14 +64,29 @@ class Stamps:
 class Intake:
     """What all dialects do with what came in."""
 
-    def __init__(self, ingress: Ingress, replies: Replies) -> None:
-        self._ingress, self._replies = ingress, replies
+    def __init__(self, ingress: Ingress, replies: Replies, activity: Activity | None = None) -> None:
+        self._ingress, self._replies, self._activity = ingress, replies, activity
         self._stamps = Stamps()
         self._counted: dict[tuple[str, str], Any] = {}
 
     def stamp(self, device_id: str) -> int:
         """The server's time for one request of a device, in milliseconds; never the same twice for one device."""
         return self._stamps.next(device_id, time.time_ns() // 1_000_000)
+
+    def heard(self, device: Device) -> None:
+        """The device has said something, whatever it was: it is active (`TB-S41`)."""
+        if self._activity is not None:
+            self._activity.heard(device)
+
+    def came(self, device: Device, dialect: str, transport: str, *, holds: bool = True) -> None:
+        """A session of the device begins; for each, `went` is called in the end. `holds`: it would end without it."""
+        if self._activity is not None:
+            self._activity.came(device, dialect, transport, holds=holds)
+
+    def went(self, device: Device, dialect: str, transport: str, reason: str, *, holds: bool = True) -> None:
+        """A session of the device has ended, and why."""
+        if self._activity is not None:
+            self._activity.went(device, dialect, transport, reason, holds=holds)
 
     def message(
         self,

@@ -69,6 +69,15 @@ class LoginThrottle:
             pipe.expire(of_name, WINDOW_S, nx=True)
             await pipe.execute()
 
+    async def withdraw(self, name: str, address: str) -> None:
+        """The attempt came to nothing, through no fault of whoever made it: it counts no more."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for key in self._keys(name, address):
+                pipe.decr(key)
+                # Where the window ended meanwhile, a count without an end was just made.
+                pipe.expire(key, WINDOW_S, nx=True)
+            await pipe.execute()
+
     def _keys(self, name: str, address: str) -> tuple[str, str, str]:
         # Names are what people typed: of any length, and sometimes a password.
         who = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:32]

@@ -55,7 +55,7 @@ def parts() -> Any:
 
     known = token_print(ACCESS_TOKEN, TOKEN)
     made: Any = {"auth": Auth(), "live": Live()}
-    made |= dict.fromkeys(("replies", "commands", "attributes", "registry", "claims"))
+    made |= dict.fromkeys(("replies", "commands", "attributes", "registry", "claims", "firmware", "rollouts"))
     return Parts(intake=Intake(Null(), None), **made), device  # type: ignore[arg-type]
 
 

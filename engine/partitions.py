@@ -58,7 +58,7 @@ class Keys:
 
     __slots__ = (
         "calls_due", "calls_where", "clean", "command_ids", "commit", "dead", "dead_bytes", "due", "fence",
-        "inbox", "lanes", "lease", "number", "parked", "points", "prefix", "producers", "spooled", "trial",
+        "inbox", "lanes", "lease", "number", "parked", "points", "prefix", "producers", "quiet", "spooled", "trial",
     )  # fmt: skip
 
     def __init__(self, number: int, count: int) -> None:
@@ -81,6 +81,7 @@ class Keys:
         self.command_ids = prefix + "cmd-ids"
         self.calls_where = prefix + "calls-where"
         self.calls_due = prefix + "calls-due"
+        self.quiet = prefix + "quiet"
 
     def state(self, table: str, originator: str) -> str:
         """Hash of one state table of an originator (`attr`, `alarm`, `node`)."""
@@ -105,6 +106,10 @@ class Keys:
     def calls(self, device: str) -> str:
         """Hash of a device's kept calls: id to record."""
         return f"{self.prefix}calls:{device}"
+
+    def gone(self, device: str) -> str:
+        """When a device of this id was deleted."""
+        return f"{self.prefix}gone:{device}"
 
     def answers(self, device: str) -> str:
         """Hash of the answers that are kept for a device: id of the message that asked to record."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from api.activity import FACET as SILENCE
 from api.mqtt_protobuf_facet import check_mqtt_protobuf
 from api.networks import check_networks
 from api.provision_facet import check_provision
@@ -12,6 +13,8 @@ from engine.retention import FACET, check_days
 from engine.sandbox.script import LANGS, check_script
 from nodes.codecs.formats import proto_codec
 from nodes.codecs.values import pointer_step
+
+MOST_SILENCE_S: Final = 100 * 365 * 86_400
 
 
 def check_facets(facets: dict[str, Any]) -> list[Finding]:
@@ -28,7 +31,15 @@ def check_facets(facets: dict[str, Any]) -> list[Finding]:
             found.append(Finding("/protobuf" + error.pointer, error.reason))
     if facets.get(FACET) is not None:
         found += check_days(facets[FACET])
-    return found + _payload(facets) + check_provision(facets) + check_networks(facets) + check_mqtt_protobuf(facets)
+    checks = (_silence, _payload, check_provision, check_networks, check_mqtt_protobuf)
+    return found + [finding for check in checks for finding in check(facets)]
+
+
+def _silence(facets: dict[str, Any]) -> list[Finding]:
+    given = facets.get(SILENCE)
+    if given is None or (type(given) in (int, float) and 1 <= given <= MOST_SILENCE_S):
+        return []
+    return [Finding(f"/{SILENCE}", f"must be a number of seconds, 1 to {MOST_SILENCE_S}")]
 
 
 def _payload(facets: dict[str, Any]) -> list[Finding]:

@@ -26,6 +26,7 @@ from engine.stores.attribute_store import Attributes
 from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
 from engine.stores.registry import Registry
+from engine.stores.rollouts import Rollouts
 from engine.stores.timeseries import Timeseries
 from engine.wire import Wire
 
@@ -54,6 +55,7 @@ class Parts:
     tail: TailHub
     point_tail: PointTail
     firmware: Firmware
+    rollouts: Rollouts
     accounts: Accounts
     apps: Apps
     app_users: Users

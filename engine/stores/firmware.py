@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Final, Literal, cast, get_args
 
 import msgspec
@@ -30,6 +30,8 @@ PIECE_BYTES: Final = 256 * 1024
 
 Kind = Literal["FIRMWARE", "SOFTWARE"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+PREFIXES: Final[Mapping[Kind, str]] = {"FIRMWARE": "fw", "SOFTWARE": "sw"}
+"""What names of topics, attributes and telemetry about each kind begin with."""
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _SHOWN: Final = r"^[^\x00-\x1f\x7f]*$"

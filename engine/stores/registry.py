@@ -273,6 +273,11 @@ class Registry:
         """A device of any tenant by its id."""
         return (await self._read_device(id))[1]
 
+    async def of_ids(self, ids: Sequence[str]) -> list[Device]:
+        """Those of the ids that are devices, of any tenant."""
+        blobs = await self._client.mget([f"{P}device:{id}" for id in ids]) if ids else []
+        return [_device(blob) for blob in blobs if blob]
+
     async def device(self, tenant: str, id: str) -> Device:
         """A device of the tenant, by id, name or external id; NotFound."""
         found = await self.find_devices(tenant, [id])
@@ -304,8 +309,7 @@ class Registry:
         """A tenant's devices by name, those after the name `after`."""
         names = sorted((_text(name), id) for name, id in (await self._client.hgetall(f"{P}names:{tenant}")).items())
         ids = [_text(id) for name, id in names if name > after][:limit]
-        blobs = await self._client.mget([f"{P}device:{id}" for id in ids]) if ids else []
-        return [_device(blob) for blob in blobs if blob]
+        return await self.of_ids(ids)
 
     async def find_credential(self, print_: str) -> Device | None:
         """The device that a credential `KIND:hex` belongs to."""
@@ -324,9 +328,7 @@ class Registry:
         if not names:
             return {}
         ids = await self._client.hmget(f"{P}names:{tenant}", list(names))
-        known = [_text(id) for id in ids if id is not None]
-        blobs = await self._client.mget([f"{P}device:{id}" for id in known]) if known else []
-        found = [_device(blob) for blob in blobs if blob]
+        found = await self.of_ids([_text(id) for id in ids if id is not None])
         return {device.name: device for device in found if device.tenant == tenant}
 
     async def find_link(self, product: str, network: str, id: str) -> Device | None:

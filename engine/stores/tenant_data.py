@@ -6,8 +6,10 @@ from typing import Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from engine.message import now_ms
 from engine.partitions import all_keys, partition_of
 from engine.stores import alarms, attributes
+from engine.stores.activity import GONE_MS
 from engine.wire import Wire, failed
 
 STATE_TABLES: Final = (attributes.TABLE, alarms.TABLE, "node")
@@ -32,6 +34,7 @@ async def forget_device(wire: Wire, partitions: int, tenant: str, device: str) -
         raise RedisConnectionError(str(calls))
     replies = await wire.execute(
         [
+            ("SET", keys.gone(device), now_ms(), "PX", GONE_MS),
             *[("ZREM", index, *listed[i : i + 1000]) for i in range(0, len(listed), 1000)],
             *([("HDEL", keys.calls_where, *calls), ("ZREM", keys.calls_due, *calls)] if calls else []),
             (
@@ -39,6 +42,7 @@ async def forget_device(wire: Wire, partitions: int, tenant: str, device: str) -
                 keys.commands(device), keys.answers(device), keys.calls(device),
             ),
             ("HDEL", keys.command_ids, device),
+            ("ZREM", keys.quiet, device),
         ]
     )  # fmt: skip
     for reply in replies:

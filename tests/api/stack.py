@@ -44,6 +44,7 @@ from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
 from engine.stores.memory import MemoryTimeseries
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, Credential, Device, Registry, Tenant
+from engine.stores.rollouts import Rollouts
 from engine.wire import Wire
 from engine.worker import Worker, WorkerParts
 from nodes.catalogue import Catalogue
@@ -73,6 +74,7 @@ class Stack:
         self.answers = Answers(self.wire, PARTITIONS)
         self.firmware = Firmware(self.redis)
         self.claims = Claims(self.redis)
+        self.rollouts = Rollouts(self.redis)
         self.dead = DeadLetters(self.wire, PARTITIONS)
         self.store = MemoryTimeseries()
         self.chains = ChainRepository(self.redis, Catalogue())

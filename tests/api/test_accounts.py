@@ -150,6 +150,18 @@ async def test_guessing_is_slowed_by_name_and_address(accounts: Accounts, client
         assert 0 < await client.ttl(key) <= 300, key
 
 
+async def test_a_login_that_was_turned_away_counts_no_more(
+    accounts: Accounts, passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await accounts.add("acme", "ada", "secret-1", "customer")
+    monkeypatch.setattr(passwords, "_most", 0)
+    for _ in range(20):
+        with pytest.raises(Busy):
+            await accounts.log_in("ada", "secret-1", "a")
+    monkeypatch.undo()
+    assert (await accounts.log_in("ada", "secret-1", "a")).username == "ada"
+
+
 async def test_an_attempt_that_is_still_running_counts_already(accounts: Accounts) -> None:
     await accounts.add("acme", "ada", "secret-1", "customer")
     tries = await asyncio.gather(*(accounts.log_in("ada", "wrong-one", "a") for _ in range(10)), return_exceptions=True)

@@ -36,6 +36,9 @@ def way(*relations: str) -> str:
         (["Device event", "Success"], "event_function"),
         (["Device event", "Success", "Success"], "rpc_reply"),
         (["Command response"], "log"),
+        (["Inactivity Event"], "log"),
+        (["RPC Expired"], "log"),
+        (["RPC Failed"], "log"),
         (["Other"], "log"),
     ],
 )

@@ -118,6 +118,7 @@ class CloudThing:
         formats = self.products.known(device.tenant, device.product)
         if formats is None:
             self._read_product(device.tenant, device.product)
+        self.intake.heard(device)
         received_ms = self.intake.stamp(device.id)
         made = drafts(ct, body, received_ms, formats, device_id=device.external_id, product_id=device.product)
         message = self.intake.message

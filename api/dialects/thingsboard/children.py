@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -14,13 +15,15 @@ from redis.exceptions import RedisError
 
 from api.auth import DeviceAuth, Unknown
 from api.dialects.thingsboard.settings import Settings
-from engine.errors import BadInput, Conflict, NotFound, Refused
+from engine.errors import BadInput, Conflict, Refused
 from engine.stores.registry import Device, Registry, check_name
 
 log = logging.getLogger("rulemill.thingsboard")
 
 DEFAULT_TYPE: Final = "default"
 MAX_TYPE_CHARS: Final = 255
+AT_ONCE: Final = 16
+"""Devices that are made side by side: each takes several round trips."""
 REMEMBERED: Final = 10_000
 """Gateways whose allowance for new devices is remembered; one that is not has all of it."""
 
@@ -98,45 +101,45 @@ class Children:
 
     async def _make(self, gateway: Device, types: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
         """Make devices; the names of those that are there now, and why others are not."""
-        made: list[str] = []
         problems: dict[str, str] = {}
         if not types:
-            return made, problems
-        limit = self._settings.gateway_max_devices
+            return [], problems
+        limit, waits = self._settings.gateway_max_devices, False
         room = limit - await self._registry.count_children(gateway.id)
-        for name, type in types.items():
+        made: list[str] = []
+        for name in types:
             try:
                 check_name(name)
             except BadInput as error:
                 problems[name] = error.reason
                 continue
-            if room <= 0:
+            if len(made) >= room:
                 problems[name] = f"the gateway has its most devices, {limit}"
                 continue
-            if not self._allowance(gateway).take():
-                log.warning("gateway %s has to wait: it makes too many devices at a time", gateway.id)
-                raise Refused(f"no more than {self._settings.gateway_new_per_s:g} new devices a second")
-            if await self._put(gateway, name, type):
-                room -= 1
+            if waits := not self._allowance(gateway).take():
+                break
             made.append(name)
+        for i in range(0, len(made), AT_ONCE):
+            puts = [self._put(gateway, name, types[name]) for name in made[i : i + AT_ONCE]]
+            for failure in await asyncio.gather(*puts, return_exceptions=True):
+                if failure is not None:
+                    raise failure
+        if waits:
+            log.warning("gateway %s has to wait: it makes too many devices at a time", gateway.id)
+            raise Refused(f"no more than {self._settings.gateway_new_per_s:g} new devices a second")
         return made, problems
 
-    async def _put(self, gateway: Device, name: str, type: str) -> bool:
+    async def _put(self, gateway: Device, name: str, type: str) -> None:
         """Make a device, unless somebody else just did."""
-        product = "" if type in ("", DEFAULT_TYPE) else type
         device = Device(id="", tenant=gateway.tenant, name=name, parent=gateway.id)
-        try:
-            if product:
-                # A product of that name is what the vendor calls the profile.
-                await self._registry.product(gateway.tenant, product)
-                device = msgspec.structs.replace(device, product=product)
-        except NotFound:
-            device = msgspec.structs.replace(device, type=product[:MAX_TYPE_CHARS])
-        try:
+        if type not in ("", DEFAULT_TYPE):
+            # A product of that name is what the vendor calls the profile.
+            known = await self._auth.find_product(gateway.tenant, type)
+            device = msgspec.structs.replace(
+                device, product=type if known else "", type="" if known else type[:MAX_TYPE_CHARS]
+            )
+        with contextlib.suppress(Conflict):
             await self._registry.put_device(device, unannounced=True)
-        except Conflict:
-            return False
-        return True
 
     def _allowance(self, gateway: Device) -> _Allowance:
         allowance = self._allowances.pop(gateway.id, None)

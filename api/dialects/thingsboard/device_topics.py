@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from api.dialects.thingsboard import mqtt_claims, uplinks
+from api.dialects.thingsboard import mqtt_claims, mqtt_ota, uplinks
 from api.dialects.thingsboard.downlinks import COMMAND_TOPICS, UPDATE_TOPICS
 from api.dialects.thingsboard.encodings import Form
 from api.dialects.thingsboard.topics import LONG, Down, Handler, Topics
@@ -32,6 +32,7 @@ _PUBLISH: Final[dict[str, Handler]] = {
     "v2/r/req/j/+": partial(uplinks.call, answer="v2/r/res/j/", form=Form.JSON),
     "v2/r/req/p/+": partial(uplinks.call, answer="v2/r/res/p/", form=Form.PROTO),
     LONG + "claim": mqtt_claims.claim,
+    **mqtt_ota.PUBLISH,
 }
 
 _SUBSCRIBE: Final = {
@@ -45,6 +46,7 @@ _SUBSCRIBE: Final = {
     "v2/r/res/+": Down.ANSWERS,
     "v2/r/res/j/+": Down.ANSWERS,
     "v2/r/res/p/+": Down.ANSWERS,
+    **mqtt_ota.SUBSCRIBE,
 }
 
 DEVICE: Final = Topics(_PUBLISH, _SUBSCRIBE)

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from api.auth import DeviceAuth, Unknown
-from api.dialects.thingsboard.payload import Payloads, Reading, update_of, visible
+from api.dialects.thingsboard.payload import Payloads, Reading, is_custom, update_of, visible
 from api.dialects.thingsboard.protobuf import Proto
 from api.dialects.thingsboard.rpc import rendered
 from api.mqtt_protobuf_facet import mqtt_protobuf_of
@@ -137,6 +137,8 @@ class Forms(NamedTuple):
 
     up: Mapping[Form, Encoding]
     down: Mapping[Form, Encoding]
+    custom: bool = False
+    """Telemetry is bytes for the product's transform function, where the topic does not say otherwise (`TB-62`)."""
 
 
 class Encodings:
@@ -169,7 +171,7 @@ class Encodings:
             return self.plain
         revision, forms = self._built.get(product.id, (0, self.plain))
         if revision != product.revision:
-            forms = self._build(product)
+            forms = self._build(product)._replace(custom=is_custom(product))
             self._built[product.id] = (product.revision, forms)
             if len(self._built) > MAX_PRODUCTS:
                 self._built.popitem(last=False)

@@ -87,6 +87,7 @@ class Gateway:
     ) -> list[Message]:
         messages: list[Message] = []
         for name, device in devices.items():
+            self._session.parts.intake.heard(device)
             try:
                 messages += make(device, entries[name])
             except BadInput as error:
@@ -104,6 +105,7 @@ class Gateway:
         problems = {**problems, **found.problems}
         messages: list[Message] = []
         for name, device in found.devices.items():
+            self._session.parts.intake.heard(device)
             try:
                 messages += await work(device, entries[name])
             except BadInput as error:
@@ -154,6 +156,7 @@ class Gateway:
             return
         self.release(device.name)
         child = self._children[device.name] = Child(self._session, device)
+        self._session.parts.intake.came(device, DIALECT, MQTT, holds=False)
         self._session.shared.carried.setdefault(device.id, set()).add(self)
         child.want(self._wanted, None)
         if self._session.away_since_ms and Down.CHILD_UPDATES in self._wanted:
@@ -167,6 +170,7 @@ class Gateway:
         if child is None:
             return
         child.want((), None)
+        self._session.parts.intake.went(child.device, DIALECT, MQTT, "released by its gateway", holds=False)
         carried = self._session.shared.carried
         gateways = carried.get(child.device.id, set())
         gateways.discard(self)

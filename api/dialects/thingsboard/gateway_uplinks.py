@@ -81,7 +81,7 @@ def attributes_request(session: DeviceLogin, body: bytes, _: tuple[int, ...]) ->
             answer["values"] = found
         elif found:
             answer["value"] = found[keys[0]]
-        session.send(ROOT + "attributes/response", msgspec.json.encode(answer))
+        session.answer(ROOT + "attributes/response", msgspec.json.encode(answer))
         return ()
 
     return _gateway(session).do({name: keys}, tell, {})

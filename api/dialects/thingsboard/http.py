@@ -8,6 +8,7 @@ from api.dialects.thingsboard.errors import error_response
 from api.dialects.thingsboard.http_calls import CallRoutes
 from api.dialects.thingsboard.http_claims import ClaimRoute
 from api.dialects.thingsboard.http_data import DataRoutes
+from api.dialects.thingsboard.http_ota import OtaRoutes
 from api.dialects.thingsboard.http_provision import ProvisionRoute
 from api.dialects.thingsboard.longpoll import Polls
 from api.dialects.thingsboard.parts import Parts
@@ -24,6 +25,7 @@ class ThingsBoardHttp:
         self._polls = Polls(parts.live, parts.auth, parts.commands, parts.attributes)
         groups = (
             DataRoutes(parts, self._polls), CallRoutes(parts, self._polls), ClaimRoute(parts), ProvisionRoute(parts),
+            OtaRoutes(parts),
         )  # fmt: skip
         self.routes: Sequence[Route] = (*(route for group in groups for route in group.routes), *more)
 

@@ -32,7 +32,7 @@ class CallRoutes:
         )
 
     async def _get_command(self, request: Request, params: dict[str, str]) -> Response:
-        device = await device_of(self._parts.auth, params)
+        device = await device_of(self._parts, params)
         wait_s = self._wait_s(request)
         try:
             command = await self._polls.command(request, device, wait_s) if wait_s > 0 else None
@@ -41,7 +41,7 @@ class CallRoutes:
         return TIMED_OUT if command is None else as_json(command)
 
     async def _post_answer(self, request: Request, params: dict[str, str]) -> Response:
-        device = await device_of(self._parts.auth, params)
+        device = await device_of(self._parts, params)
         id = int32(params["id"], "the request id")
         body = await request.body(MAX_RPC_BYTES)
         if not body:
@@ -51,7 +51,7 @@ class CallRoutes:
         return OK
 
     async def _post_call(self, request: Request, params: dict[str, str]) -> Response:
-        device = await device_of(self._parts.auth, params)
+        device = await device_of(self._parts, params)
         wait_s = self._wait_s(request)
         call = self._payloads.call(await request.body(MAX_RPC_BYTES))
         own = own_answer(call, device)

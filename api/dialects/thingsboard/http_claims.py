@@ -27,7 +27,7 @@ class ClaimRoute:
         self.routes: Sequence[Route] = (Route("POST", "/api/v1/{token}/claim", self._post),)
 
     async def _post(self, request: Request, params: dict[str, str]) -> Response:
-        device = await device_of(self._parts.auth, params)
+        device = await device_of(self._parts, params)
         wanted = await decoded(request, partial(read_claim, default_ms=self._parts.settings.claim_ms))
         await self._parts.intake.submit(await open_window(self._parts, device, wanted, TRANSPORT))
         return OK

@@ -14,6 +14,7 @@ from api.dialects.thingsboard.provisioning import Asked, provision, read_request
 from api.dialects.thingsboard.settings import MAX_MQTT_BYTES, MQTT
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Peer, Refusal, Session
 from api.transports.mqtt.packets import NOT_AUTHORISED, SUBSCRIPTION_REFUSED, Connect
+from api.transports.mqtt.reasons import Reason
 from engine.errors import BadInput, Refused
 from engine.message import new_id
 
@@ -73,7 +74,7 @@ class ProvisionLogin:
         try:
             asked = read_request(payload)
         except BadInput as error:
-            return Close(f"{topic}: {error}")
+            return Close(f"{topic}: {error}", Reason.PAYLOAD_FORMAT_INVALID)
         self._live_on()
         return Accepted(first=partial(self._provision, asked))
 

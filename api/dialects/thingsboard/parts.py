@@ -12,7 +12,9 @@ from engine.replies import Replies
 from engine.stores.attribute_store import Attributes
 from engine.stores.claims import Claims
 from engine.stores.commands import Commands
+from engine.stores.firmware import Firmware
 from engine.stores.registry import Registry
+from engine.stores.rollouts import Rollouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,4 +29,6 @@ class Parts:
     live: Live
     registry: Registry
     claims: Claims
+    firmware: Firmware
+    rollouts: Rollouts
     settings: Settings = field(default_factory=Settings)

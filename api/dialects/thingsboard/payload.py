@@ -9,6 +9,7 @@ from api.dialects.thingsboard.settings import DIALECT, Settings
 from api.intake import Intake
 from engine.errors import BadInput
 from engine.message import Message
+from engine.node import Product
 from engine.stores.registry import Device
 from engine.stores.values import MAX_TS_MS
 from nodes.codecs.lenient_json import decode_lenient, decode_members, tb_cast
@@ -20,6 +21,7 @@ Reading = tuple[int | None, dict[str, Any]]
 
 TELEMETRY: Final = "POST_TELEMETRY_REQUEST"
 ATTRIBUTES: Final = "POST_ATTRIBUTES_REQUEST"
+RAW: Final = "RAW_UPLINK"
 
 
 class Payloads:
@@ -195,6 +197,21 @@ def telemetry_messages(intake: Intake, device: Device, readings: Sequence[Readin
         )
         for ts_ms, values in readings
     ]  # fmt: skip
+
+
+def is_custom(product: Product | None) -> bool:
+    """Whether telemetry of the product's devices is bytes for its transform function (`TB-62`)."""
+    return product is not None and product.facets.get("payload") == "custom"
+
+
+def raw_message(intake: Intake, device: Device, body: bytes, transport: str) -> Message:
+    """The message of telemetry that only the product's transform function can read."""
+    if not body:
+        raise BadInput("there are no bytes for the product's transform function")
+    return intake.message(
+        device, RAW, body, dialect=DIALECT, transport=transport, ts_ms=intake.stamp(device.id),
+        metadata={"ct": "custom", "productId": device.product},
+    )  # fmt: skip
 
 
 def attributes_message(intake: Intake, device: Device, values: dict[str, Any], transport: str) -> Message:

@@ -9,7 +9,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from api.auth import DeviceAuth, Unknown, token_print
+from api.auth import Unknown, token_print
+from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.settings import MAX_BODY_BYTES
 from api.transports.http import JSON, HttpError, Request, Response
 from engine.errors import BadInput
@@ -28,14 +29,15 @@ _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _INT32: Final = 2**31
 
 
-async def device_of(auth: DeviceAuth, params: dict[str, str]) -> Device:
-    """The device of the token in the path; 401 for one that is nobody's, or of a disabled device."""
+async def device_of(parts: Parts, params: dict[str, str]) -> Device:
+    """The device of the token in the path, which is thereby active; 401 for nobody's token, and a disabled device's."""
     print_ = token_print(ACCESS_TOKEN, params["token"])
-    device = auth.known(print_)
+    device = parts.auth.known(print_)
     if isinstance(device, Unknown):
-        device = await auth.find(print_)
+        device = await parts.auth.find(print_)
     if device is None or not device.enabled:
         raise HttpError(401, "")
+    parts.intake.heard(device)
     return device
 
 

@@ -27,7 +27,7 @@ FUNCTIONS: Final = ("MIN", "MAX", "AVG", "SUM", "COUNT")
 
 async def latest(store: Timeseries, device: Device, keys: Sequence[str] | None) -> list[Point]:
     """The newest point of each key (None: of all there are)."""
-    return await store.latest(device.tenant, device.id, keys)
+    return await store.latest(device.tenant, [device.id], keys)
 
 
 async def newest(
@@ -38,7 +38,7 @@ async def newest(
     cursor = ""
     while True:
         page = await store.range(
-            device.tenant, device.id, [key], start_ms, end_ms,
+            device.tenant, [device.id], [key], start_ms, end_ms,
             limit=min(limit - len(found), A_PAGE), newest_first=newest_first, cursor=cursor,
         )  # fmt: skip
         found += page.points

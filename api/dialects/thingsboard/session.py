@@ -15,22 +15,25 @@ from api.deliveries import Deliveries
 from api.dialects.thingsboard.children import Children
 from api.dialects.thingsboard.device_topics import DEVICE
 from api.dialects.thingsboard.downlinks import Downlinks
+from api.dialects.thingsboard.downloads import Downloads
 from api.dialects.thingsboard.encodings import Encodings, Forms
 from api.dialects.thingsboard.gateway import Gateway
 from api.dialects.thingsboard.gateway_topics import GATEWAY
 from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.payload import Payloads
 from api.dialects.thingsboard.rpc import Give, give
-from api.dialects.thingsboard.settings import MAX_MQTT_BYTES, SESSION_MAX_ASKED
+from api.dialects.thingsboard.settings import DIALECT, MAX_MQTT_BYTES, MQTT, SESSION_MAX_ASKED
 from api.dialects.thingsboard.topics import Down, Verdict
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Session
 from api.transports.mqtt.packets import SUBSCRIPTION_REFUSED
+from api.transports.mqtt.reasons import Reason
 from engine.errors import BadInput, Refused
 from engine.message import Message, new_id
 from engine.replies import Waiting
+from engine.stores.firmware import Image, Kind
 from engine.stores.registry import Device
 
-_TOO_MANY: Final = Close(f"more than {SESSION_MAX_ASKED} questions without an answer")
+_TOO_MANY: Final = Close(f"more than {SESSION_MAX_ASKED} questions without an answer", Reason.QUOTA_EXCEEDED)
 
 
 @dataclass(slots=True)
@@ -40,14 +43,15 @@ class Shared:
     parts: Parts
     doubt: Callable[[str], None]
     """Have the credentials of a device's sessions looked at again."""
-    sessions: dict[str, set[DeviceLogin]] = field(default_factory=dict)
-    """Of each device, those connected here."""
+    sessions: dict[str, dict[DeviceLogin, None]] = field(default_factory=dict)
+    """Of each device, those connected here, the oldest first."""
     carried: dict[str, set[Gateway]] = field(default_factory=dict)
     """Of each device, the gateways connected here that speak for it."""
     payloads: Payloads = field(init=False)
     encodings: Encodings = field(init=False)
     deliveries: Deliveries[Give] = field(init=False)
     children: Children = field(init=False)
+    downloads: Downloads = field(default_factory=Downloads)
 
     def __post_init__(self) -> None:
         parts = self.parts
@@ -60,6 +64,7 @@ class Shared:
         """End what sessions have under way."""
         await self.deliveries.stop()
         await self.children.stop()
+        await self.downloads.stop()
 
 
 class DeviceLogin:
@@ -70,8 +75,8 @@ class DeviceLogin:
     honours_wills = False
 
     __slots__ = (
-        "_calls", "_downlinks", "_print", "_session", "_subscribed", "device", "forms", "gateway", "parts", "payloads",
-        "scope", "shared", "topics",
+        "_calls", "_downlinks", "_print", "_session", "_subscribed", "device", "download", "forms", "gateway", "images",
+        "parts", "payloads", "scope", "shared", "topics",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, device: Device, print_: str, forms: Forms | None = None) -> None:
@@ -86,11 +91,20 @@ class DeviceLogin:
         self._downlinks = Downlinks(self)
         self.gateway = Gateway(self) if device.is_gateway else None
         self._calls: set[asyncio.Task[None]] = set()
+        self.images: dict[tuple[Kind, int], Image] = {}
+        """Of each download that goes on, by kind and number of the request."""
+        self.download: asyncio.Task[None] | None = None
+        """Ends when the last large answer has left."""
 
     def connected(self, session: Session) -> None:
         """The device has its CONNACK."""
         self._session = session
-        self.shared.sessions.setdefault(self.device.id, set()).add(self)
+        logins = self.shared.sessions.setdefault(self.device.id, {})
+        logins[self] = None
+        if len(logins) > self.parts.settings.max_sessions:
+            # Those that are gone without a word are the oldest, too.
+            next(iter(logins)).kick("the device has too many sessions")
+        self.parts.intake.came(self.device, DIALECT, MQTT)
         known = self.parts.auth.known(self._print)
         if known is None or isinstance(known, Unknown):
             # Something changed while it logged in.
@@ -98,10 +112,11 @@ class DeviceLogin:
 
     def closed(self, reason: CloseReason) -> None:
         """The connection ended: nobody is left to be told anything. Answers to commands are still stored."""
-        logins = self.shared.sessions.get(self.device.id, set())
-        logins.discard(self)
+        logins = self.shared.sessions.get(self.device.id, {})
+        logins.pop(self, None)
         if not logins:
             self.shared.sessions.pop(self.device.id, None)
+        self.parts.intake.went(self.device, DIALECT, MQTT, reason)
         self._session = None
         self._subscribed.clear()
         self._downlinks.stop()
@@ -115,6 +130,7 @@ class DeviceLogin:
         handle, numbers = self.topics.handler(topic)
         if handle is None:
             return Close(f"a device may not publish to {topic[:100]!r}")
+        self.parts.intake.heard(self.device)
         forms = self.shared.encodings.known(self.device)
         if forms is None:
             return Accepted(first=partial(self._publish_soon, topic, payload))
@@ -122,7 +138,7 @@ class DeviceLogin:
         try:
             return handle(self, payload, numbers)
         except BadInput as error:
-            return Close(f"{topic}: {error}")
+            return Close(f"{topic}: {error}", Reason.PAYLOAD_FORMAT_INVALID)
 
     async def _publish_soon(self, topic: str, payload: bytes) -> Sequence[Message] | Accepted:
         """The same where the device's product has to be read first."""
@@ -155,6 +171,11 @@ class DeviceLogin:
         return self._session is not None
 
     @property
+    def unsent_bytes(self) -> int:
+        """What it was sent and has not left yet."""
+        return self._session.unsent_bytes if self._session is not None else 0
+
+    @property
     def away_since_ms(self) -> int:
         """Since when the client of a resumed session was away; else 0."""
         return self._session.away_since_ms if self._session is not None else 0
@@ -162,6 +183,10 @@ class DeviceLogin:
     def send(self, topic: str, payload: bytes, acked: Callable[[], None] | None = None) -> bool:
         """Publish to the device at QoS 1 if it subscribed to the topic; whether it did."""
         return self._session is not None and self._session.send(topic, payload, 1, acked)
+
+    def answer(self, topic: str, payload: bytes, acked: Callable[[], None] | None = None) -> bool:
+        """The same for what the device has just asked for, which it gets without a subscription too."""
+        return self._session is not None and self._session.send(topic, payload, 1, acked, asked=True)
 
     def work(self, work: Callable[[], Awaitable[None]]) -> Accepted:
         """Do what a publication asks for, then acknowledge it; done again later while Redis is away."""
@@ -224,12 +249,13 @@ class DeviceLogin:
         """Log out if the login would not be accepted any more."""
         device = await self.parts.auth.find(self._print)
         if device is None or device.id != self.device.id or not device.enabled:
-            self._kick("the credential was revoked")
+            self.kick("the credential was revoked")
         elif device.is_gateway != self.device.is_gateway:
-            self._kick("the device became a gateway, or is none any more")
+            self.kick("the device became a gateway, or is none any more")
         else:
             self.device = device
 
-    def _kick(self, why: str) -> None:
+    def kick(self, why: str) -> None:
+        """End the session."""
         if self._session is not None:
             self._session.close(CloseReason.KICKED, why)

@@ -34,6 +34,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_poll_s: float = 300.0
     rpc_s: float = 60.0
     """How long an MQTT device waits for the answer to its call (`TB-S22`)."""
+    max_sessions: int = 100
+    """MQTT sessions that a device may have in one process; of more, the oldest ends."""
+    ota_devices_per_s: float = 100.0
+    """How many devices a second are told of a new firmware or software: they will all fetch it."""
     claim_by_default: bool = True
     """Whether every device may open a window for claiming; else those whose server attribute `claimingAllowed` is true
     (`TB-S25`)."""

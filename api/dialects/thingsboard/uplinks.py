@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from api.dialects.thingsboard.encodings import Form
-from api.dialects.thingsboard.payload import attributes_message, telemetry_messages
+from api.dialects.thingsboard.payload import attributes_message, raw_message, telemetry_messages
 from api.dialects.thingsboard.rpc import call_message, own_answer
 from api.dialects.thingsboard.settings import MQTT
 from api.dialects.thingsboard.topics import Verdict
@@ -20,6 +20,8 @@ PASSED: Final = Accepted()
 
 def telemetry(session: DeviceLogin, body: bytes, _: tuple[int, ...], *, form: Form = Form.OWN) -> Verdict:
     """Readings; as JSON in forms A, B and C (`TB-6`…`TB-8`)."""
+    if session.forms.custom and form is Form.OWN:
+        return Accepted([raw_message(session.parts.intake, session.device, body, MQTT)])
     readings = session.forms.up[form].telemetry(body)
     if not readings:
         return PASSED
@@ -43,7 +45,7 @@ def attributes_request(
 
     async def tell() -> None:
         found = await session.parts.attributes.read(device.tenant, device.id)
-        session.send(f"{answer}{id}", session.forms.down[form].found(id, found, client, shared))
+        session.answer(f"{answer}{id}", session.forms.down[form].found(id, found, client, shared))
 
     return session.work(tell)
 
@@ -63,7 +65,7 @@ def call(session: DeviceLogin, body: bytes, numbers: tuple[int, ...], *, answer:
     asked, (id,) = session.forms.up[form].call(body), numbers
     own = own_answer(asked, session.device)
     if own is not None:
-        session.send(f"{answer}{id}", session.forms.down[form].own_answer(id, own))
+        session.answer(f"{answer}{id}", session.forms.down[form].own_answer(id, own))
         return PASSED
     waiting = session.parts.replies.wait()
     message = call_message(
@@ -72,6 +74,6 @@ def call(session: DeviceLogin, body: bytes, numbers: tuple[int, ...], *, answer:
 
     async def tell() -> None:
         answered = await waiting.next(session.parts.settings.rpc_s)
-        session.send(f"{answer}{id}", session.forms.down[form].call_answer(id, answered))
+        session.answer(f"{answer}{id}", session.forms.down[form].call_answer(id, answered))
 
     return session.wait_for(waiting, tell()) or Accepted([message])

@@ -20,6 +20,7 @@ from api.transports.mqtt.properties import stated
 from api.transports.mqtt.reading import FULL, LOGIN, REFUSED, STOPPING, WRITE, Reading, peer_of
 from api.transports.mqtt.reasons import Reason
 from api.transports.mqtt.receiving import Receiver, called
+from api.transports.mqtt.writing import Writing
 
 _log = logging.getLogger("rulemill.mqtt")
 
@@ -43,11 +44,13 @@ class Connection(asyncio.Protocol):
         """Done when nothing of this connection is left, its session saved."""
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._reading = Reading(self._read)
-        self._stall: asyncio.TimerHandle | None = None
+        stalled = partial(self.close, CloseReason.SLOW_READER, "does not read", abort=True)
+        self._writing = Writing(self._settings, self._counters, stalled)
         self._abort: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
         self._will: Will | None = None
         self._terms = Terms()
+        self._level = 4
         self._receiver: Receiver | None = None
         self._incoming = Incoming(
             host.submit,
@@ -68,11 +71,13 @@ class Connection(asyncio.Protocol):
 
     # What the dialect may do.
 
-    def send(self, topic: str, payload: bytes, qos: int = 1, acked: Callable[[], None] | None = None) -> bool:
-        """Publish to the client if one of its subscriptions takes `topic`; whether one did."""
+    def send(
+        self, topic: str, payload: bytes, qos: int = 1, acked: Callable[[], None] | None = None, *, asked: bool = False
+    ) -> bool:
+        """Publish to the client if one of its subscriptions takes `topic`, or it has `asked`; whether so."""
         if not self.established or self.closing is not None:
             return False
-        return self._outgoing.send(topic, payload, qos, acked)
+        return self._outgoing.send(topic, payload, qos, acked, asked=asked)
 
     def close(self, reason: CloseReason, detail: str = "", *, abort: bool = False, code: int = 0) -> None:
         """End the connection; what is written already is still sent, unless `abort`. `code` is for level 5."""
@@ -123,7 +128,7 @@ class Connection(asyncio.Protocol):
     @property
     def unsent_bytes(self) -> int:
         """What was given to be sent and has not left yet."""
-        return self._transport.get_write_buffer_size() + self._outgoing.waiting_bytes
+        return self._writing.buffered + self._outgoing.waiting_bytes
 
     def unsent(self) -> list[Queued]:
         """Publications the client has not acknowledged."""
@@ -140,8 +145,8 @@ class Connection(asyncio.Protocol):
         # By cast: uvloop's transports are no subclass of asyncio.Transport.
         self._transport = cast(asyncio.Transport, transport)
         self.peer = peer_of(self._transport, self.peer.listener)
-        self._transport.set_write_buffer_limits(high=self._settings.write_buffer)
         self._reading.begin(self._transport)
+        self._writing.begin(self._transport)
         if not self._host.attached(self):
             self.close(CloseReason.KICKED, "too many connections", abort=True)
             return
@@ -160,24 +165,11 @@ class Connection(asyncio.Protocol):
         """The peer does not read; neither do we, or its answers would pile up."""
         self._outgoing.pause()
         self._reading.pause(WRITE)
-        self._watch_stall()
-
-    def _watch_stall(self) -> None:
-        buffered, settings = self._transport.get_write_buffer_size(), self._settings
-
-        def look() -> None:
-            taken = buffered - self._transport.get_write_buffer_size()
-            if taken < settings.write_stall_s * settings.write_min_rate:
-                self.close(CloseReason.SLOW_READER, "does not read", abort=True)
-            else:
-                self._watch_stall()
-
-        self._stall = self._loop.call_later(settings.write_stall_s, look)
+        self._writing.full()
 
     def resume_writing(self) -> None:
         """The peer reads again."""
-        if self._stall is not None:
-            self._stall.cancel()
+        self._writing.end()
         self._reading.resume(WRITE)
         self._outgoing.resume()
 
@@ -187,7 +179,8 @@ class Connection(asyncio.Protocol):
             self.closing = CloseReason.LOST
         self._outgoing.pause()
         self._reading.end()
-        for handle in (self._stall, self._abort, self._opening):
+        self._writing.end()
+        for handle in (self._abort, self._opening):
             if handle is not None:
                 handle.cancel()
         if self.established and self.login is not None:
@@ -207,10 +200,10 @@ class Connection(asyncio.Protocol):
         if login is None or receiver is None:
             self._read_connect(data)
             return
-        packets, consumed, needed, error = decode(data, login.max_payload, level=self._terms.level)
+        packets, consumed, needed, error = decode(data, login.max_payload, level=self._level)
         if consumed < len(data):
             self._reading.keep(data[consumed:], needed)
-        if self._terms.level == 5:
+        if self._level == 5:
             misuse = receiver.misuse(packets)
             if misuse is not None:
                 place, error = misuse
@@ -264,6 +257,7 @@ class Connection(asyncio.Protocol):
         login, self.client_id, opened, expiry_s = admitted
         self.login = login
         self._terms = terms(connect)
+        self._level = connect.level
         self.away_since_ms = opened.left_ms
         self.established = True
         self._will = connect.will
@@ -290,15 +284,14 @@ class Connection(asyncio.Protocol):
     # Answering.
 
     def _answered(self, batch: Batch) -> None:
-        if self._reading.paused & REFUSED:
-            self._reading.resume(REFUSED)
-        if self._reading.paused & FULL:
-            self._reading.resume(FULL)
+        paused = self._reading.paused
+        if paused:
+            self._reading.resume(REFUSED | FULL)
         if self.closing is None:
             self._counters.acked += batch.packets - batch.unacknowledged
             if batch.acks:
                 self.write(bytes(batch.acks))
-            if self._reading.paused & STOPPING and not self._incoming.held.packets:
+            if paused & STOPPING and not self._incoming.held.packets:
                 self.close(CloseReason.STOPPING)
 
     def _on_refused(self) -> None:
@@ -321,5 +314,4 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
-        self._counters.bytes_sent += len(data)
-        self._transport.write(data)
+        self._writing.write(data)

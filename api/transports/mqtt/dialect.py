@@ -95,11 +95,14 @@ class Session(Protocol):
     def unsent_bytes(self) -> int:
         """What was given to `send` and has not left yet: whoever sends much waits until it has."""
 
-    def send(self, topic: str, payload: bytes, qos: int = 1, acked: Callable[[], None] | None = None) -> bool:
+    def send(
+        self, topic: str, payload: bytes, qos: int = 1, acked: Callable[[], None] | None = None, *, asked: bool = False
+    ) -> bool:
         """Publish to the client if one of its subscriptions takes `topic`; whether one did.
 
         Sent once, at the lower of `qos` and the highest QoS granted. A client with too much waiting is cut. `acked` is
-        called when this connection's client has acknowledged it, at QoS 0 when it is sent.
+        called when this connection's client has acknowledged it, at QoS 0 when it is sent. `asked`: it is the answer to
+        what the client asked for just now, and needs no subscription (clients of some vendors count on that).
         """
 
     def close(self, reason: CloseReason, detail: str = "") -> None:

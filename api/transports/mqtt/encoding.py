@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import Struct
 from typing import Any, Final
 
 from api.transports.mqtt.encoding5 import WRITERS_5
@@ -28,6 +29,8 @@ from api.transports.mqtt.packets import (
 )
 from api.transports.mqtt.properties import write_properties
 
+acknowledgement: Final = Struct(">HH").pack
+"""`acknowledgement(PUBACK_HEAD, packet_id)`: one that means success, at any level."""
 NO_PROPERTIES: Final = b"\0"
 """Of a PUBLISH at level 5 that says nothing besides its fields."""
 

@@ -96,12 +96,18 @@ class Outgoing:
         """Payload bytes that wait."""
         return self._waiting_bytes
 
-    def send(self, topic: str, payload: bytes, qos: int, acked: Callable[[], None] | None = None) -> bool:
+    def send(
+        self, topic: str, payload: bytes, qos: int, acked: Callable[[], None] | None = None, *, asked: bool = False
+    ) -> bool:
         """Send if a subscription takes the topic and the client the packet; whether so. At most 1 of `qos` counts.
+
+        What the client has `asked` for needs no subscription.
 
         `acked` is called once the client has acknowledged it, at QoS 0 once it is sent; never, if the connection ends.
         """
         granted = self.subscriptions.qos_for(topic)
+        if granted < 0 and asked:
+            granted = 1
         if granted < 0 or (self._max_packet and not self._fits(topic, payload)):
             return False
         qos = min(qos, granted, 1)

@@ -19,7 +19,7 @@ ACCEPTED, BAD_LEVEL, BAD_CLIENT_ID, UNAVAILABLE, BAD_LOGIN, NOT_AUTHORISED = ran
 """CONNACK return codes of MQTT 3.1.1, which dialects refuse with whatever the level."""
 SUBSCRIPTION_REFUSED: Final = 0x80
 
-PUBACK_HEAD, PUBREC_HEAD, PUBCOMP_HEAD = b"\x40\x02", b"\x50\x02", b"\x70\x02"
+PUBACK_HEAD, PUBREC_HEAD, PUBCOMP_HEAD = 0x4002, 0x5002, 0x7002
 """What comes before the packet id in an acknowledgement without a reason code, which means success."""
 
 

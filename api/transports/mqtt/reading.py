@@ -71,7 +71,7 @@ class Reading:
         self.paused |= why
 
     def resume(self, why: int) -> None:
-        """Read on, if there is no other reason not to."""
+        """Read on, unless there are other reasons not to."""
         if not self.paused & why:
             return
         self.paused &= ~why

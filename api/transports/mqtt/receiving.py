@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Login
-from api.transports.mqtt.encoding import encode
+from api.transports.mqtt.encoding import acknowledgement, encode
 from api.transports.mqtt.farewell import said
 from api.transports.mqtt.handshake import Terms
 from api.transports.mqtt.incoming import First, Incoming
@@ -102,7 +102,7 @@ class Receiver:
                 count += 1
                 if qos == 2 and packet.packet_id in self._received:
                     twice += 1
-                    acks += PUBREC_HEAD + packet.packet_id.to_bytes(2, "big")
+                    acks += acknowledgement(PUBREC_HEAD, packet.packet_id)
                     continue
                 verdict = publish(packet.topic, packet.payload, qos, packet.retain)
                 answer = b""
@@ -128,11 +128,11 @@ class Receiver:
                     break
                 held.bytes += len(packet.payload)
                 if qos == 1:
-                    acks += answer or PUBACK_HEAD + packet.packet_id.to_bytes(2, "big")
+                    acks += answer or acknowledgement(PUBACK_HEAD, packet.packet_id)
                 elif qos:
                     twice += 1
                     self._received.add(packet.packet_id)
-                    acks += PUBREC_HEAD + packet.packet_id.to_bytes(2, "big")
+                    acks += acknowledgement(PUBREC_HEAD, packet.packet_id)
                     held.changes[received_field(packet.packet_id)] = b"1"
                 else:
                     held.unacknowledged += 1
@@ -200,7 +200,7 @@ class Receiver:
             self._received.remove(packet.packet_id)
             held.changes[received_field(packet.packet_id)] = b""
         if known or not self._five:
-            held.acks += PUBCOMP_HEAD + packet.packet_id.to_bytes(2, "big")
+            held.acks += acknowledgement(PUBCOMP_HEAD, packet.packet_id)
         else:
             held.acks += encode(Pubcomp(packet.packet_id, Reason.PACKET_ID_NOT_FOUND), 5)
         held.packets += 1

@@ -8,6 +8,7 @@ import socket
 import ssl
 import uuid
 from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import RedisError
@@ -77,9 +78,9 @@ class MqttServer:
         def connection() -> Connection:
             return Connection(self, name)
 
-        made = [await loop.create_server(connection, sock=sock, ssl=tls, backlog=BACKLOG) for sock in sockets]
-        if not made:
-            made = [await loop.create_server(connection, host, port, ssl=tls, backlog=BACKLOG)]
+        handshake_s = self.settings.handshake_s if tls is not None else None
+        listen = partial(loop.create_server, connection, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake_s)
+        made = [await listen(sock=sock) for sock in sockets] or [await listen(host=host, port=port)]
         self._listeners += made
         return [listening.getsockname()[:2] for server in made for listening in server.sockets]
 

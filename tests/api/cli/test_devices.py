@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import threading
+from pathlib import Path
 
 import httpx
 
 from tests.api.cli.serving import Demo
+from tests.certificates import issued
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?\+00:00")
 
@@ -40,10 +42,22 @@ class TestDevice:
             (("--kind", "mqtt-basic"), "needs --username or --client-id"),
             (("--username", "a"), "go with --kind mqtt-basic"),
             (("--token", ""), "cannot be empty"),
+            (("--kind", "x509"), "needs --certificate"),
+            (("--certificate", __file__, "--token", "a"), "one credential"),
+            (("--certificate", "no-such-file"), "No such file"),
         ):
             ran = demo("device", "add", "misfit", *given)
             assert (ran.code, reason in ran.err) == (2, True), ran
         assert demo("device", "show", "misfit").err == "rulemill: no device 'misfit'\n"
+
+    def test_a_certificate_of_its_own(self, demo: Demo, tmp_path: Path) -> None:
+        made, key = issued("meter").write(tmp_path, "meter")
+        ran = demo("device", "add", "meter", "--certificate", made)
+        assert (ran.code, "BEGIN" in ran.out) == (0, False), ran.err
+        assert demo("device", "show", "meter", "--json").json["credentials"] == ["X509_CERTIFICATE"]
+        assert "another device has the credential" in demo("device", "add", "meter-2", "--certificate", made).err
+        assert "must be a certificate" in demo("device", "add", "meter-3", "--certificate", key).err
+        assert "has no credential that could be renewed" in demo("device", "token", "meter").err
 
     def test_a_name_that_is_taken(self, demo: Demo) -> None:
         demo.new_device("taken")

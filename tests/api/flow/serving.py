@@ -46,7 +46,7 @@ class FlowStack(Stack):
             wire=self.wire, redis=self.redis, partitions=PARTITIONS, ingress=self.ingress, replies=self.replies,
             registry=self.registry, repository=self.chains, catalogue=Catalogue(), commands=self.commands,
             dead_letters=self.dead, attributes=self.attributes, alarms=AlarmStore(self.wire, PARTITIONS),
-            store=self.store, tail=tail, point_tail=point_tail, firmware=self.firmware,
+            store=self.store, tail=tail, point_tail=point_tail, firmware=self.firmware, rollouts=self.rollouts,
             tokens=frozenset({token_digest(TOKEN)}), messages=ServerMessages(self.ingress, self.intake.stamp),
             apps=Apps(self.redis, self.registry), app_users=Users(self.redis), activations=Activations(self.redis),
             accounts=Accounts(People(self.redis), passwords, LoginThrottle(self.redis, "person")),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from api.flow import devices
+from engine.stores.activity import GONE_MS
 from tests.api.flow.serving import FlowStack, T
 from tests.api.stack import TENANT
 
@@ -96,5 +97,8 @@ async def test_a_deletion_waits_for_what_the_device_has_sent_and_leaves_nothing(
             await stack.intake.submit([message])
         await stack.delete(f"{T}/devices/d1")
         await stack.idle()
-        assert await stack.redis.keys(f"*{device.id}*") == []
+        # That it was deleted is known for a while, so that nothing is noted of it behind that.
+        [gone] = await stack.redis.keys(f"*{device.id}*")
+        assert b":gone:" in gone
+        assert 0 < await stack.redis.pttl(gone) <= GONE_MS
         assert (await stack.get(f"{T}/alarms"))["alarms"] == []

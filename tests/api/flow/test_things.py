@@ -7,10 +7,12 @@ import pytest
 from engine.errors import Unsupported
 from engine.message import Point
 from engine.partitions import all_keys
+from engine.stores.certificates import X509_CERTIFICATE, prints
 from engine.stores.memory import MemoryTimeseries
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, digest
 from tests.api.flow.serving import FlowStack, T
 from tests.api.stack import PARTITIONS, TENANT
+from tests.certificates import issued
 
 pytestmark = pytest.mark.asyncio
 
@@ -141,6 +143,23 @@ async def test_rotating_one_kind_leaves_the_others(stack: FlowStack) -> None:
     await stack.post(f"{T}/devices/d1/credentials/rotate", {"kind": "MQTT_BASIC"}, 404)
 
 
+@pytest.mark.spec("G-9")
+async def test_a_certificate_is_a_credential_that_cannot_be_made_up(stack: FlowStack) -> None:
+    own = issued("device")
+    await stack.post(f"{T}/devices", {"name": "d1", "credentials": [{"kind": X509_CERTIFICATE, "value": own.pem}]}, 201)
+    assert (await stack.get(f"{T}/devices/d1"))["credentials"] == [X509_CERTIFICATE]
+    device = await stack.registry.find_credential(prints(own.der)[0])
+    assert device is not None
+    assert device.name == "d1"
+    refused = await stack.post(f"{T}/devices/d1/credentials/rotate", {"kind": X509_CERTIFICATE}, 400)
+    assert "cannot be made up" in str(refused)
+    for value, reason in (("", "cannot be made up"), ("x" * 300, "PEM or base64")):
+        body = {"credentials": [{"kind": X509_CERTIFICATE, "value": value}]}
+        assert reason in str(await stack.put(f"{T}/devices/d1/credentials", body, 400))
+    body = {"credentials": [{"kind": "MQTT_BASIC", "username": "u", "value": "x" * 256}]}
+    assert "at most 255" in str(await stack.put(f"{T}/devices/d1/credentials", body, 400))
+
+
 async def test_credentials_are_replaced_as_a_whole(stack: FlowStack) -> None:
     await stack.device("d1", token="T1")
     await stack.device("d2", token="T2")
@@ -177,7 +196,7 @@ async def test_a_deleted_device_leaves_nothing(stack: FlowStack) -> None:
     await stack.delete(one, 404)
     assert (await stack.get(f"{T}/alarms"))["alarms"] == []
     assert await stack.store.latest(TENANT, [device.id]) == []
-    left = [key async for key in stack.redis.scan_iter(f"*{device.id}*")]
+    left = [key async for key in stack.redis.scan_iter(f"*{device.id}*") if b":gone:" not in key]
     assert left == []
     assert await stack.registry.find_credential(f"ACCESS_TOKEN:{digest(ACCESS_TOKEN, 'T1')}") is None
 

@@ -39,7 +39,7 @@ class Site(Stack):
         parts = Parts(
             auth=self.auth, intake=self.intake, replies=self.replies, commands=self.commands,
             attributes=self.attributes, live=self.live, registry=self.registry, claims=self.claims,
-            settings=self.settings,
+            firmware=self.firmware, rollouts=self.rollouts, settings=self.settings,
         )  # fmt: skip
         self.parts = parts
         surface, mqtt = ThingsBoardHttp(parts), ThingsBoardMqtt(parts)

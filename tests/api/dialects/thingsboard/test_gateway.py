@@ -321,7 +321,6 @@ async def test_commands_that_waited_come_when_their_device_connects(site: Site, 
         await say(client, "disconnect", {"device": "A"})
         await command(site, a, "three", {})
         await site.idle()
-        await say(client, "attributes/request", {"id": 1, "device": "B", "client": True, "key": "a"})
         await say(client, "connect", {"device": "A"})
         assert (await said(client))[1]["data"]["method"] == "three"
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from api.dialects.thingsboard.settings import Settings
 from api.transports.mqtt.packets import Puback, Publish
@@ -26,6 +25,7 @@ from tests.api.dialects.thingsboard.gateways import (
     told,
 )
 from tests.api.dialects.thingsboard.site import TOKEN, Site
+from tests.api.dialects.thingsboard.test_mqtt import failing_once
 from tests.api.stack import TENANT
 from tests.api.transports.mqtt.harness import RawClient
 
@@ -191,21 +191,11 @@ async def test_what_redis_cannot_answer_is_asked_again_before_the_acknowledgemen
     async with Site(redis_url, work=False) as site:
         await gateway_device(site)
         failures = [1]
-        monkeypatch.setattr(site.registry, "unannounced", _failing_once(site.registry.unannounced, failures))
+        monkeypatch.setattr(site.registry, "unannounced", failing_once(site.registry.unannounced, failures))
         async with gateway(site) as client:
             await say(client, "telemetry", {"A": [{"a": 1}]})
         assert failures == []
         assert told(await site.messages(), "A") == [(NEWS, "A"), ("POST_TELEMETRY_REQUEST", {"a": 1})]
-
-
-def _failing_once(real: Any, failures: list[int]) -> Any:
-    async def call(*args: Any) -> Any:
-        if failures:
-            failures.pop()
-            raise RedisConnectionError("away")
-        return await real(*args)
-
-    return call
 
 
 @pytest.mark.spec("TB-X2", "G-10")

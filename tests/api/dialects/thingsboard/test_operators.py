@@ -229,6 +229,7 @@ async def test_unknown_paths_and_wrong_methods_have_the_vendors_shape(site: Oper
     for method, path, status, code in (
         ("GET", "/api/nothing", 404, 32),
         ("GET", "/api", 404, 32),
+        ("GET", "/api/v2/x/telemetry", 404, 32),
         ("GET", "/api/auth/login", 405, 2),
         ("DELETE", "/api/auth/user", 405, 2),
     ):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,10 +19,12 @@ from api.flow.facets import check_facets
 from api.transports.mqtt.packets import Publish
 from engine.errors import Finding
 from engine.node import Product
+from engine.stores.certificates import prints
 from engine.stores.registry import MQTT_BASIC, Credential, Device, Tenant
 from tests.api.dialects.thingsboard.site import Site
 from tests.api.stack import TENANT
 from tests.api.transports.mqtt.harness import RawClient
+from tests.certificates import issued
 
 pytestmark = pytest.mark.asyncio
 
@@ -177,6 +181,22 @@ async def test_a_device_chooses_its_credential(site: ProvisionSite) -> None:
         assert await site.ask(deviceName="c", **changes) == FAILURE, changes
     assert (await site.kinds()).count(("PROVISION_FAILURE", "PRODUCT", "p")) == 6
     assert "pw" not in repr([each.data for each in await site.messages()])
+
+
+@pytest.mark.spec("TB-S32", "TB-X1")
+async def test_a_device_brings_its_certificate(site: ProvisionSite) -> None:
+    await site.product()
+    made = issued("device")
+    pem, der = made.pem, made.der
+    asked = {"credentialsType": "X509_CERTIFICATE", "hash": pem}
+    answer = await site.ask(**asked)
+    assert answer == {"credentialsValue": pem, "credentialsType": "X509_CERTIFICATE", "status": "SUCCESS"}
+    device = await site.registry.device(TENANT, "DEVICE_NAME")
+    assert device.credentials == [prints(der)[0]]
+    # The same certificate in another form is the same, and nobody else's.
+    for other in (pem, hashlib.sha256(der).hexdigest(), base64.b64encode(der).decode(), "not a certificate", "00"):
+        assert await site.ask(**{**asked, "hash": other}, deviceName="other") == FAILURE
+    assert (await site.ask(**{**asked, "hash": "ab" * 32}, deviceName="other"))["credentialsValue"] == "ab" * 32
 
 
 @pytest.mark.spec("TB-S32", "TB-X2")

@@ -3,21 +3,23 @@
 import asyncio
 import socket
 import ssl
-import subprocess
 
 import aiomqtt
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 
+from api.certificate import asking_context
 from api.transports.mqtt.dialect import CloseReason
 from api.transports.mqtt.encoding import encode
 from api.transports.mqtt.packets import Connack, Connect, Puback, Publish, Subscribe
 from api.transports.mqtt.server import MqttServer
 from api.transports.mqtt.sessions import SessionStore
 from api.transports.mqtt.settings import Settings
+from engine.config import Tls
 from engine.errors import Refused
 from tests.api.transports.mqtt.harness import MemoryStore, PlainDialect, RawClient, Site, publication, until
+from tests.certificates import issued
 from tests.services import require
 
 pytestmark = pytest.mark.asyncio
@@ -156,40 +158,34 @@ async def test_a_stop_does_not_wait_for_ever():
         await client.close()
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A self-signed certificate and its key, in one file."""
-    openssl = require("openssl")
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-         "-keyout", path, "-out", path.with_suffix(".crt")],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    path.write_text(path.read_text() + path.with_suffix(".crt").read_text())
-    return path
-
-
-async def test_tls_shows_the_dialect_the_clients_certificate(certificate):
-    inside = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate)
-    inside.load_cert_chain(certificate)
-    inside.verify_mode = ssl.CERT_OPTIONAL
-    outside = ssl.create_default_context(cafile=certificate)
+async def test_tls_shows_the_dialect_the_clients_certificate(tmp_path):
+    place, device = issued("localhost", authority=True), issued("device")
+    files = place.write(tmp_path, "server")
+    outside = ssl.create_default_context(cafile=files[0])
     dialect, store = PlainDialect(), MemoryStore()
     server = MqttServer(lambda connect, peer: (dialect,), store.submit)
-    [(_, port)] = await server.start(host="127.0.0.1", port=0, tls=inside, name="mqtts")
+    [(_, port)] = await server.start(host="127.0.0.1", port=0, tls=asking_context(Tls(*files)), name="mqtts")
     for _ in range(2):
         client = await RawClient.open(port, ssl=outside, server_hostname="localhost")
         await client.login()
         client.say(publication(b"x" * 60_000, 1))
         assert await client.hear() == Puback(1)
         await client.close()
-        outside.load_cert_chain(certificate)
+        outside.load_cert_chain(*device.write(tmp_path, "device"))
     await server.stop()
     with_none, with_one = dialect.peers
     assert (with_none.tls, with_none.certificate) == (True, None)
-    assert with_one.certificate == ssl.PEM_cert_to_DER_cert(certificate.with_suffix(".crt").read_text())
+    assert with_one.certificate == device.der
+
+
+async def test_who_does_not_shake_hands_is_cut(tmp_path):
+    tls = asking_context(Tls(*issued("localhost", authority=True).write(tmp_path, "server")))
+    server = MqttServer(lambda connect, peer: (), MemoryStore().submit, settings=Settings(handshake_s=0.1))
+    [(_, port)] = await server.start(host="127.0.0.1", port=0, tls=tls)
+    client = await RawClient.open(port)
+    assert await client.hear() is None
+    await client.close()
+    await server.stop()
 
 
 # Other people's clients.
