@@ -117,7 +117,7 @@ async def _updates(parts: Parts, device: Device) -> list[Update]:
         return []
     names = ("{}_state", "{}_error", "current_{}_title", "current_{}_version", "target_{}_title", "target_{}_version")
     keys = [name.format(PREFIXES[kind]) for kind in assigned for name in names]
-    points = {point.key: point for point in await parts.store.latest(device.tenant, device.id, keys)}
+    points = {point.key: point for point in await parts.store.latest(device.tenant, [device.id], keys)}
 
     def told(name: str) -> Any:
         return points[name].value if name in points else ""
