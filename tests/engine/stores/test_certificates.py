@@ -61,6 +61,7 @@ def test_the_vendors_fingerprint_is_one_of_its_own() -> None:
         "-----END CERTIFICATE----------BEGIN CERTIFICATE-----",
         "é" * 64,
     ],
+    ids=range(11),  # the texts are others in every process
 )
 def test_what_is_no_certificate_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="PEM or base64") as refused:
