@@ -62,6 +62,7 @@ class InfluxTimeseries:
         self._access = access(
             url, token=token, org=org, bucket=bucket, username=username, password=password, ca=ca
         )  # fmt: skip
+        self._wanted = False
         self._http: Http | None = None
         self._writes: V2Writes | None = None
         self._link: _Link | None = None
@@ -72,18 +73,21 @@ class InfluxTimeseries:
         self._encoder, self._limits = Encoder(), Limits()
 
     async def open(self) -> None:
-        """Find the server and make what is missing in it; raises StoreUnavailable, or Unfit with what would mend it."""
-        if self._http is None:
-            self._http = Http(self._access)
+        """Find the server and make what is missing in it; raises StoreUnavailable, or Unfit with what would mend it.
+
+        After StoreUnavailable the calls look for it, until `close`.
+        """
+        self._wanted = True
         self._look_from = 0.0
         try:
             await self._ready()
         except Unfit:
-            await self.close()
+            self._wanted = False
             raise
 
     async def close(self) -> None:
         """Let the connections go."""
+        self._wanted = False
         http, self._http, writes, self._writes, self._link = self._http, None, self._writes, None, None
         if writes is not None:
             await writes.close()
@@ -208,21 +212,33 @@ class InfluxTimeseries:
         async with self._finding:
             if self._link is None:
                 self._link = await self._look()
+                if not self._wanted:  # closed meanwhile
+                    await self.close()
+                    raise StoreUnavailable("the InfluxDB store is not open")
             return self._link
 
     async def _look(self) -> _Link:
-        if self._http is None:
+        if not self._wanted:
             raise StoreUnavailable("the InfluxDB store is not open")
         if (wait_s := self._look_from - time.monotonic()) > 0:
             raise StoreUnavailable(self._reason, wait_s)
-        try:
+        if self._http is not None:  # others may be using it
             return await self._find(self._http)
+        http = Http(self._access)
+        try:
+            link = await self._find(http)
+        except BaseException:
+            await http.close()
+            raise
+        self._http = http
+        return link
+
+    async def _find(self, http: Http) -> _Link:
+        try:
+            server = await find(http)
         except (StoreUnavailable, Unfit) as error:
             self._reason, self._look_from = error.reason, time.monotonic() + TRY_AGAIN_S
             raise
-
-    async def _find(self, http: Http) -> _Link:
-        server = await find(http)
         self._told = server.told
         log.info("InfluxDB %s at %s, %s", server.version, self._access.base, self._access.bucket)
         if not server.v2_write:
