@@ -130,6 +130,7 @@ async def run_api(
     from api.accounts import Accounts
     from api.activity import Activity
     from api.auth import DeviceAuth
+    from api.bootstrap_firmware import Packages
     from api.connectors import Context, load, named
     from api.dialects.cloudthing.coap import CloudThingCoap
     from api.dialects.cloudthing.http import CloudThingHttp
@@ -204,7 +205,9 @@ async def run_api(
         people, passwords = People(client), Passwords()
         stack.callback(passwords.close)
         accounts = Accounts(people, passwords, LoginThrottle(client, "person"))
-        await make_what_is_asked(settings, registry, repository, accounts, bootstrap, demo)
+        firmware, rollouts = Firmware(client), Rollouts(client)
+        packages = Packages(firmware, rollouts)
+        await make_what_is_asked(settings, registry, repository, accounts, packages, bootstrap, demo)
         ingress = Ingress(hot, partitions, Limits(settings.backlog_entries))
         replies, live, auth = Replies(url), Live(url), DeviceAuth(registry, url)
         watching = Wire(url, "api-activity")
@@ -216,7 +219,6 @@ async def run_api(
         store = SqliteTimeseries(settings.folder() / "telemetry.db")
         await store.open()
         stack.push_async_callback(store.close)
-        firmware, rollouts = Firmware(client), Rollouts(client)
         http_chunks.install()
         cloudthing = CloudThing(
             url, auth=auth, registry=registry, intake=intake, replies=replies, commands=commands, live=live,

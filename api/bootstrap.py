@@ -13,6 +13,7 @@ from referencing import Registry as References
 
 from api.accounts import Accounts
 from api.activity import FACET as SILENCE
+from api.bootstrap_firmware import FirmwareEntry, Packages, put_firmware
 from api.flow.facets import check_facets
 from api.networks import FACETS
 from api.provision_facet import Provision
@@ -82,6 +83,7 @@ class Summary(msgspec.Struct, kw_only=True):
     products: list[str] = []
     devices: list[str] = []
     people: list[str] = []
+    firmware: list[str] = []
     chains: list[str] = []
     deployments: dict[str, int] = {}
     """Tenant to the number of its new deployment."""
@@ -93,8 +95,8 @@ _PRODUCT_KEYS: Final = ("id", "tenant", "name")
 def bootstrap_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of bootstrap files. What the chains in them must be is said by the schema of chains."""
     facets = {"provision": Provision, **FACETS}
-    (tenant, device, person, *shapes), definitions = msgspec.json.schema_components(
-        [TenantEntry, DeviceEntry, PersonEntry, *facets.values()], ref_template="#/$defs/{name}"
+    (tenant, device, person, image, *shapes), definitions = msgspec.json.schema_components(
+        [TenantEntry, DeviceEntry, PersonEntry, FirmwareEntry, *facets.values()], ref_template="#/$defs/{name}"
     )
     text = {"type": "string"}
     product = {
@@ -119,7 +121,9 @@ def bootstrap_schema() -> dict[str, Any]:
         "required": ["tenant", "chain", "start", "nodes"],
         "properties": {"tenant": text, "chain": text},
     }
-    lists = {"tenants": tenant, "products": product, "devices": device, "people": person, "chains": chain}
+    lists = {
+        "tenants": tenant, "products": product, "devices": device, "firmware": image, "people": person, "chains": chain,
+    }  # fmt: skip
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Bootstrap file",
@@ -139,6 +143,7 @@ async def apply(
     registry: Registry,
     repository: ChainRepository,
     accounts: Accounts | None = None,
+    packages: Packages | None = None,
     *,
     keep_chains: bool = False,
 ) -> Summary:
@@ -146,13 +151,13 @@ async def apply(
 
     InvalidDocument with every finding. Those about the document itself come before anything is written; an id, a name
     or a credential that belongs to something else is only found on the way, and then the rest has been applied.
-    Without `accounts` there can be no people in it. With `keep_chains`, chains that exist stay as somebody may have
-    edited them.
+    Without `accounts` there can be no people in it, without `packages` no firmware. With `keep_chains`, chains that
+    exist stay as somebody may have edited them.
     """
     findings = check_shape(document)
     if findings:
         raise InvalidDocument(findings)
-    work = _Work(document, registry, repository, accounts, keep_chains)
+    work = _Work(document, registry, repository, accounts, packages, keep_chains)
     await work.check()
     if work.findings:
         raise InvalidDocument(work.findings)
@@ -179,13 +184,16 @@ class _Work:
         registry: Registry,
         repository: ChainRepository,
         accounts: Accounts | None,
+        packages: Packages | None,
         keep: bool,
     ) -> None:
         self.registry, self.repository, self.accounts, self.keep = registry, repository, accounts, keep
+        self.packages = packages
         self.tenants = msgspec.convert(document.get("tenants", []), list[TenantEntry])
         self.products: list[dict[str, Any]] = document.get("products", [])
         self.devices = msgspec.convert(document.get("devices", []), list[DeviceEntry])
         self.people = msgspec.convert(document.get("people", []), list[PersonEntry])
+        self.firmware = msgspec.convert(document.get("firmware", []), list[FirmwareEntry])
         self.chains: list[dict[str, Any]] = document.get("chains", [])
         self.findings: list[Finding] = []
         self.summary = Summary()
@@ -201,12 +209,16 @@ class _Work:
         self._twice("devices", (f"{entry.tenant}/{entry.name}" for entry in self.devices), "device")
         self._twice("chains", (f"{entry['tenant']}/{entry['chain']}" for entry in self.chains), "chain")
         self._twice("people", (folded(entry.username) for entry in self.people), "user name")
+        self._twice("firmware", (f"{entry.product}/{entry.id}" for entry in self.firmware), "firmware")
         if self.people and self.accounts is None:
             self._find("/people", "people cannot be made here")
+        if self.firmware and self.packages is None:
+            self._find("/firmware", "firmware cannot be kept here")
         known = {entry.name for entry in self.tenants} | {entry.name for entry in await self.registry.tenants()}
         named = [("products", i, entry["tenant"]) for i, entry in enumerate(self.products)]
         named += [("devices", i, entry.tenant) for i, entry in enumerate(self.devices)]
         named += [("people", i, entry.tenant) for i, entry in enumerate(self.people)]
+        named += [("firmware", i, entry.tenant) for i, entry in enumerate(self.firmware)]
         named += [("chains", i, entry["tenant"]) for i, entry in enumerate(self.chains)]
         for what, i, tenant in named:
             if tenant not in known:
@@ -249,6 +261,8 @@ class _Work:
             await self._try(pointer("products", i), self._product(product))
         for i, device in enumerate(self.devices):
             await self._try(pointer("devices", i), self._device(device))
+        for i, image in enumerate(self.firmware):
+            await self._try(pointer("firmware", i), self._firmware(image))
         for i, person in enumerate(self.people):
             await self._try(pointer("people", i), self._person(person))
         names = {entry.name for entry in self.tenants} | {entry["tenant"] for entry in self.chains}
@@ -323,6 +337,11 @@ class _Work:
             return await self.registry.device(entry.tenant, entry.external_id or entry.name)
         except NotFound:
             return None
+
+    async def _firmware(self, entry: FirmwareEntry) -> None:
+        assert self.packages is not None
+        if await put_firmware(self.packages, self.registry, entry):
+            self.summary.firmware.append(f"{entry.product}/{entry.id}")
 
     async def _person(self, entry: PersonEntry) -> None:
         assert self.accounts is not None

@@ -9,6 +9,7 @@ from typing import Any
 
 from api.accounts import Accounts
 from api.bootstrap import Summary, apply
+from api.bootstrap_firmware import Packages
 from api.demo import demo_document
 from api.private_file import write_private
 from chains.repository import ChainRepository
@@ -24,6 +25,7 @@ async def make_what_is_asked(
     registry: Registry,
     repository: ChainRepository,
     accounts: Accounts,
+    packages: Packages,
     bootstrap: str | None,
     demo: bool,
 ) -> None:
@@ -33,7 +35,7 @@ async def make_what_is_asked(
             document = _read(Path(bootstrap))
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise InvalidDocument([Finding(bootstrap, str(error))]) from error
-        log.info("bootstrap %s: %s", bootstrap, _told(await apply(document, registry, repository, accounts)))
+        log.info("bootstrap %s: %s", bootstrap, _told(await apply(document, registry, repository, accounts, packages)))
     if demo:
         path = settings.folder() / "demo.json"
         known = _read(path) if path.exists() else {}
