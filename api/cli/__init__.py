@@ -10,6 +10,7 @@ from api.cli.alarm import alarm
 from api.cli.chain import chain
 from api.cli.dead import dead
 from api.cli.device import device
+from api.cli.firmware import firmware
 from api.cli.node import node
 from api.cli.person import person
 from api.cli.points import points
@@ -34,7 +35,10 @@ def rulemill() -> None:
     """
 
 
-for command in (up, api, worker, status, chain, node, device, points, alarm, dead, tail, tenant, person, secret):
+COMMANDS = (
+    up, api, worker, status, chain, node, device, points, alarm, dead, tail, firmware, tenant, person, secret,
+)  # fmt: skip
+for command in COMMANDS:
     rulemill.add_command(command)
 
 
