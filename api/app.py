@@ -131,6 +131,7 @@ async def run_api(
     from api.activity import Activity
     from api.auth import DeviceAuth
     from api.bootstrap import Stores
+    from api.bootstrap_firmware import Packages
     from api.connectors import Context, load, named
     from api.dialects.cloudthing.coap import CloudThingCoap
     from api.dialects.cloudthing.http import CloudThingHttp
@@ -220,7 +221,8 @@ async def run_api(
         stack.callback(passwords.close)
         accounts = Accounts(people, passwords, LoginThrottle(client, "person"))
         apps, app_users, activations = Apps(client, registry), Users(client), Activations(client)
-        made = Stores(accounts, apps, activations)
+        firmware, rollouts = Firmware(client), Rollouts(client)
+        made = Stores(accounts, apps, activations, Packages(firmware, rollouts))
         await make_what_is_asked(settings, registry, repository, made, bootstrap, demo)
         ingress = Ingress(hot, partitions, Limits(settings.backlog_entries))
         replies, live, auth = Replies(url), Live(url), DeviceAuth(registry, url)
@@ -234,7 +236,6 @@ async def run_api(
         opening = Opening(store)
         stack.push_async_callback(opening.stop)
         await opening.start()
-        firmware, rollouts = Firmware(client), Rollouts(client)
         http_chunks.install()
         cloudthing = CloudThing(
             url, auth=auth, registry=registry, intake=intake, replies=replies, commands=commands, live=live,

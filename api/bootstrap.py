@@ -14,6 +14,7 @@ from referencing import Registry as References
 from api.accounts import Accounts
 from api.activity import FACET as SILENCE
 from api.bootstrap_apps import AppEntry, CodeEntry, make_app, make_code
+from api.bootstrap_firmware import FirmwareEntry, Packages, put_firmware
 from api.flow.facets import check_facets
 from api.networks import FACETS
 from api.provision_facet import Provision
@@ -85,6 +86,7 @@ class Stores(NamedTuple):
     accounts: Accounts | None = None
     apps: Apps | None = None
     activations: Activations | None = None
+    packages: Packages | None = None
 
 
 class Summary(msgspec.Struct, kw_only=True):
@@ -96,6 +98,7 @@ class Summary(msgspec.Struct, kw_only=True):
     people: list[str] = []
     apps: list[str] = []
     activation_codes: list[str] = []
+    firmware: list[str] = []
     chains: list[str] = []
     deployments: dict[str, int] = {}
     """Tenant to the number of its new deployment."""
@@ -108,8 +111,9 @@ _PRODUCT_KEYS: Final = ("id", "tenant", "name")
 def bootstrap_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of bootstrap files. What the chains in them must be is said by the schema of chains."""
     facets = {"provision": Provision, **FACETS}
-    (tenant, device, person, app, code, *shapes), definitions = msgspec.json.schema_components(
-        [TenantEntry, DeviceEntry, PersonEntry, AppEntry, CodeEntry, *facets.values()], ref_template="#/$defs/{name}"
+    entries = [TenantEntry, DeviceEntry, PersonEntry, AppEntry, CodeEntry, FirmwareEntry]
+    (tenant, device, person, app, code, image, *shapes), definitions = msgspec.json.schema_components(
+        [*entries, *facets.values()], ref_template="#/$defs/{name}"
     )
     text = {"type": "string"}
     product = {
@@ -139,7 +143,7 @@ def bootstrap_schema() -> dict[str, Any]:
         "properties": {"tenant": text, "chain": text},
     }
     lists = {
-        "tenants": tenant, "products": product, "devices": device, "people": person, "apps": app,
+        "tenants": tenant, "products": product, "devices": device, "firmware": image, "people": person, "apps": app,
         "activation_codes": code, "chains": chain,
     }  # fmt: skip
     return {
@@ -210,6 +214,7 @@ class _Work:
         self.people = msgspec.convert(document.get("people", []), list[PersonEntry])
         self.apps = msgspec.convert(document.get("apps", []), list[AppEntry])
         self.codes = msgspec.convert(document.get("activation_codes", []), list[CodeEntry])
+        self.firmware = msgspec.convert(document.get("firmware", []), list[FirmwareEntry])
         self.chains: list[dict[str, Any]] = document.get("chains", [])
         self.findings: list[Finding] = []
         self.summary = Summary()
@@ -227,9 +232,11 @@ class _Work:
         self._twice("people", (folded(entry.username) for entry in self.people), "user name")
         self._twice("apps", (entry.id for entry in self.apps), "app")
         self._twice("activation_codes", (entry.code for entry in self.codes), "code")
+        self._twice("firmware", (f"{entry.product}/{entry.id}" for entry in self.firmware), "firmware")
         for what, asked, store in (
             ("people", self.people, self.stores.accounts), ("apps", self.apps, self.stores.apps),
             ("activation_codes", self.codes, self.stores.activations),
+            ("firmware", self.firmware, self.stores.packages),
         ):  # fmt: skip
             if asked and store is None:
                 self._find(f"/{what}", "cannot be made here")
@@ -239,6 +246,7 @@ class _Work:
         named += [("people", i, entry.tenant) for i, entry in enumerate(self.people)]
         named += [("apps", i, app.tenant) for i, app in enumerate(self.apps)]
         named += [("activation_codes", i, code.tenant) for i, code in enumerate(self.codes)]
+        named += [("firmware", i, image.tenant) for i, image in enumerate(self.firmware)]
         named += [("chains", i, entry["tenant"]) for i, entry in enumerate(self.chains)]
         for what, i, tenant in named:
             if tenant not in known:
@@ -281,6 +289,8 @@ class _Work:
             await self._try(pointer("products", i), self._product(product))
         for i, device in enumerate(self.devices):
             await self._try(pointer("devices", i), self._device(device))
+        for i, image in enumerate(self.firmware):
+            await self._try(pointer("firmware", i), self._firmware(image))
         for i, person in enumerate(self.people):
             await self._try(pointer("people", i), self._person(person))
         for i, app in enumerate(self.apps):
@@ -359,6 +369,11 @@ class _Work:
             return await self.registry.device(entry.tenant, entry.external_id or entry.name)
         except NotFound:
             return None
+
+    async def _firmware(self, entry: FirmwareEntry) -> None:
+        assert self.stores.packages is not None
+        if await put_firmware(self.stores.packages, self.registry, entry):
+            self.summary.firmware.append(f"{entry.product}/{entry.id}")
 
     async def _person(self, entry: PersonEntry) -> None:
         assert self.stores.accounts is not None

@@ -116,11 +116,11 @@ class Server:
         self, method: str, where: str, body: Any = None, *, query: Mapping[str, Any] | None = None,
         answer_s: float = ANSWER_S, also: tuple[int, ...] = (),
     ) -> Any:  # fmt: skip
-        """The answer's JSON, None if it has none. `also`: statuses that are no failure here."""
+        """The answer's JSON, None if it has none. Bytes go as they are. `also`: statuses that are no failure here."""
         import httpx
 
         client = self._connect()
-        content = None if body is None else json.dumps(body).encode()
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         try:
             answer = client.request(
                 method, self._at(where), content=content, params=_given(query),

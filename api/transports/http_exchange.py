@@ -112,6 +112,13 @@ class Request:
                     self._query.setdefault(name, value)
         return self._query
 
+    def repeated(self, name: str) -> list[str]:
+        """Every value of a parameter that may be there more than once."""
+        if name not in self.query:
+            return []
+        pairs = parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        return [value for each, value in pairs if each == name]
+
     def header(self, name: str) -> str | None:
         """The first header of that name, whatever its case."""
         wanted = name.lower().encode()

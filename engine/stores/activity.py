@@ -28,6 +28,8 @@ ALARM_TIME: Final = "inactivityAlarmTime"
 TIMEOUT: Final = "inactivityTimeout"
 """How long a device may be silent, in milliseconds: for people to set."""
 
+WRITTEN_WITHIN_MS: Final = 62_000
+"""What a process has heard of a device is written by then."""
 AT_ONCE: Final = 200
 """Devices in one go, per partition."""
 GONE_MS: Final = 600_000

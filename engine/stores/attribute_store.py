@@ -67,10 +67,14 @@ class Attributes:
     def _look_soon(
         self, tenant: str, device: str, scope: Scope, keys: Container[str]
     ) -> list[tuple[Argument, ...]]:
-        """Have the timer of a device fire now whose time of silence is another one from now on (stores/activity.py)."""
+        """Have the timer of a device fire soon whose time of silence is another one from now on (stores/activity.py).
+
+        Not at once: what is not written yet of when it was last heard of has to be, or it would be taken for silent.
+        """
         if scope != "SERVER" or activity.TIMEOUT not in keys:
             return []
-        return [("ZADD", self._keys(tenant, device).quiet, "XX", "LT", now_ms(), device)]
+        due_ms = now_ms() + activity.WRITTEN_WITHIN_MS
+        return [("ZADD", self._keys(tenant, device).quiet, "XX", "LT", due_ms, device)]
 
     async def _execute(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
         replies = await self._wire.execute(commands)

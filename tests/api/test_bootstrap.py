@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from api.accounts import Accounts
 from api.bootstrap import Stores, Summary, apply, bootstrap_schema
+from api.bootstrap_firmware import Packages
 from api.demo import OPERATOR, demo_document
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
@@ -56,7 +57,8 @@ async def put(stack: Stack, document: Any, **options: Any) -> Summary:
     passwords = Passwords()
     try:
         accounts = Accounts(People(stack.redis), passwords, LoginThrottle(stack.redis, "person"))
-        stores = Stores(accounts, Apps(stack.redis, stack.registry), Activations(stack.redis))
+        packages = Packages(stack.firmware, stack.rollouts)
+        stores = Stores(accounts, Apps(stack.redis, stack.registry), Activations(stack.redis), packages)
         return await apply(document, stack.registry, stack.chains, stores, **options)
     finally:
         passwords.close()
@@ -275,6 +277,41 @@ async def test_the_demo_shows_a_point_an_alarm_and_an_answer(stack: Stack) -> No
     [point] = await stack.store.latest("demo", [device.id])
     assert (point.key, point.value) == ("temperature", 42.0)
     assert await stack.dead.list("demo") == []
+
+
+@pytest.mark.spec("G-26", "TB-60")
+async def test_firmware_and_who_has_it(stack: Stack) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    document["firmware"] = [
+        {"tenant": "one", "product": "meter", "id": "v1", "title": "fw", "data_b64": "AAH/", "assigned": True},
+        {
+            "tenant": "one", "product": "meter", "id": "v2", "url": "https://example.com/v2", "devices": ["Meter 1"],
+            "algorithm": "MD5", "checksum": "00ff", "size": 5,
+        },
+    ]  # fmt: skip
+    assert (await put(stack, document)).firmware == ["meter/v1", "meter/v2"]
+    first, second = await stack.firmware.list("meter")
+    assert (first.title, first.version, first.size, second.url) == ("fw", "v1", 3, "https://example.com/v2")
+    assert await stack.rollouts.of_product("meter") == {"FIRMWARE": "v1"}
+    assert await stack.rollouts.of_device("m-1", "meter") == {"FIRMWARE": ("v2", True)}
+    assert await put(stack, document) == Summary()
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"data_b64": "!"}, "/firmware/0/data_b64"),
+        ({"data_b64": "AAH+"}, "/firmware/0"),
+        ({"product": "other"}, "/firmware/0"),
+        ({"tenant": "three"}, "/firmware/0/tenant"),
+        ({"devices": ["nobody"]}, "/firmware/0"),
+        ({"kind": "OTHER"}, "/firmware/0/kind"),
+        ({"checksum": "00"}, "/firmware/0?checksum"),
+        ({"id": "v2"}, "/firmware/1"),
+    ]
+    for change, place in wrong:
+        changed = copy.deepcopy(document)
+        changed["firmware"][0] |= change
+        assert list(await findings(stack, changed)) == [place], change
+    document["firmware"][0]["devices"] = ["Lamp"]
+    document["firmware"][0]["tenant"] = "two"
+    assert list(await findings(stack, document)) == ["/firmware/0"]
 
 
 async def test_networks_of_products_and_ids_of_devices(stack: Stack) -> None:

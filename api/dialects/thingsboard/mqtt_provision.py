@@ -94,7 +94,7 @@ class ProvisionLogin:
         except RedisError as error:
             raise Refused("storage does not answer") from error
         if self._session is not None:
-            self._session.send(RESPONSE, msgspec.json.encode(answer), 1)
+            self._session.send(RESPONSE, msgspec.json.encode(answer), 1, asked=True)
         return ()
 
     def _live_on(self) -> None:

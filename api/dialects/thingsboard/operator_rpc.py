@@ -55,6 +55,9 @@ class OperatorRpc:
         self.routes: Sequence[Route] = (
             Route("POST", "/api/rpc/oneway/{id}", partial(self._call, True)),
             Route("POST", "/api/rpc/twoway/{id}", partial(self._call, False)),
+            # Their names in the first version of the REST API, which its client still has.
+            Route("POST", "/api/plugins/rpc/oneway/{id}", partial(self._call, True)),
+            Route("POST", "/api/plugins/rpc/twoway/{id}", partial(self._call, False)),
             Route("GET", "/api/rpc/persistent/{id}", self._show),
             Route("DELETE", "/api/rpc/persistent/{id}", self._delete),
             Route("GET", "/api/rpc/persistent/device/{id}", self._list),

@@ -38,6 +38,8 @@ class OperatorTelemetry:
         one = _BASE + "/DEVICE/{id}"
         self.routes: Sequence[Route] = (
             Route("GET", one + "/values/timeseries", self._timeseries),
+            # Its name since the REST client's 4.4.
+            Route("GET", one + "/values/timeseries/history", self._history),
             Route("GET", one + "/keys/timeseries", self._timeseries_keys),
             Route("GET", one + "/values/attributes", self._values),
             Route("GET", one + "/values/attributes/{scope}", self._values),
@@ -53,31 +55,28 @@ class OperatorTelemetry:
     # Time series
 
     async def _timeseries(self, request: Request, params: dict[str, str]) -> Response:
-        """The latest values; with a range, those within it."""
+        """The latest values; with keys and a range, those within it."""
         device = await self._device(request, params)
-        query = request.query
         keys = _keys(request)
-        strict = query.get("useStrictDataTypes") == "true"
-        if keys and "startTs" in query and "endTs" in query:
-            shown = await self._range(request, device, keys)
-        else:
-            points = await latest(self._store, device, keys)
-            shown = {point.key: [point] for point in points}
-            for key in keys or ():
-                # What was never told is told as nothing, now.
-                shown.setdefault(key, [Point(device.tenant, device.id, key, now_ms(), None)])
+        if keys and "startTs" in request.query and "endTs" in request.query:
+            return await _told(request, await self._range(request, device, keys))
+        points = await latest(self._store, device, keys)
+        shown = {point.key: [point] for point in points}
+        for key in keys or ():
+            # What was never told is told as nothing, now.
+            shown.setdefault(key, [Point(device.tenant, device.id, key, now_ms(), None)])
+        return await _told(request, shown)
 
-        def answer() -> Response:
-            return json_response(
-                {key: [_value(point, strict) for point in points] for key, points in shown.items() if points}
-            )
-
-        many = sum(map(len, shown.values())) > MANY
-        return await asyncio.to_thread(answer) if many else answer()
+    async def _history(self, request: Request, params: dict[str, str]) -> Response:
+        device = await self._device(request, params)
+        keys = _keys(request)
+        if not keys:
+            raise BadInput("Empty keys")
+        return await _told(request, await self._range(request, device, keys))
 
     async def _range(self, request: Request, device: Device, keys: Sequence[str]) -> dict[str, list[Point]]:
         query = request.query
-        start_ms, end_ms = (integer(query[name], name) for name in ("startTs", "endTs"))
+        start_ms, end_ms = (integer(query.get(name) or "", name) for name in ("startTs", "endTs"))
         interval_ms = integer(query.get("interval") or "0", "interval")
         limit = integer(query.get("limit") or str(LIMIT), "limit")
         function = query.get("agg") or "NONE"
@@ -162,17 +161,29 @@ class OperatorTelemetry:
 
 
 def _keys(request: Request) -> list[str] | None:
-    """The keys that are asked for; None for all."""
-    keys = keys_of(request.query.get("keys"))
-    if keys is not None and len(keys) > MOST_KEYS:
+    """The keys that are asked for, `keys=` with commas and `key=` one at a time; None for all."""
+    keys = [*(keys_of(request.query.get("keys")) or ()), *filter(None, request.repeated("key"))]
+    if len(keys) > MOST_KEYS:
         raise BadInput(f"more than {MOST_KEYS} keys at once")
-    return keys if keys is None else list(dict.fromkeys(keys))
+    return list(dict.fromkeys(keys)) or None
 
 
 def _scope(name: str) -> Scope:
     if not name.endswith("_SCOPE"):
         raise BadInput(f"Invalid scope: {name[:40]}")
     return scope_named(name)
+
+
+async def _told(request: Request, shown: Mapping[str, Sequence[Point]]) -> Response:
+    """Points by key, as texts unless types are asked for. Many are written in a thread."""
+    strict = request.query.get("useStrictDataTypes") == "true"
+
+    def answer() -> Response:
+        return json_response(
+            {key: [_value(point, strict) for point in points] for key, points in shown.items() if points}
+        )
+
+    return await asyncio.to_thread(answer) if sum(map(len, shown.values())) > MANY else answer()
 
 
 def _value(point: Point, strict: bool) -> dict[str, Any]:

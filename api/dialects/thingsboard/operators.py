@@ -41,6 +41,8 @@ class OperatorHttp:
             Route("GET", "/api/auth/user", self._user),
             Route("GET", "/api/device/{id}", self._device),
             Route("GET", "/api/tenant/devices", self._device_named),
+            # Its name since the REST client's 4.4.
+            Route("GET", "/api/tenant/device", self._device_named),
             *more,
         )
         self.routes: Sequence[Route] = tuple(

@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         )
         self._outgoing = Outgoing(
             self._send_publish,
-            partial(self.close, CloseReason.SLOW_READER, abort=True),
+            partial(self.close, CloseReason.SLOW_READER, "too much waits for it"),
             partial(host.settled, self),
             self._on_unsendable,
             max_in_flight=self._settings.max_in_flight,

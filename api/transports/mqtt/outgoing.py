@@ -103,7 +103,8 @@ class Outgoing:
 
         What the client has `asked` for needs no subscription.
 
-        `acked` is called once the client has acknowledged it, at QoS 0 once it is sent; never, if the connection ends.
+        `acked` is called once the client has acknowledged it, at QoS 0 once it is sent; never, if the connection ends
+        before or the client wants none of it.
         """
         granted = self.subscriptions.qos_for(topic)
         if granted < 0 and asked:
@@ -114,12 +115,12 @@ class Outgoing:
         self._put(Queued(topic, payload, qos) if acked is None else _Watched(topic, payload, qos, acked=acked))
         return True
 
-    def acknowledged(self, packet_id: int) -> None:
-        """The client has this one; an id that is not in flight means nothing."""
+    def acknowledged(self, packet_id: int, *, taken: bool = True) -> None:
+        """The client has this one, or wants none of it; an id that is not in flight means nothing."""
         if self._in_flight.pop(packet_id, None) is None:
             return
         acked = self._acked.pop(packet_id, None)
-        if acked is not None:
+        if acked is not None and taken:
             acked()
         if packet_id in self._restored:
             self._restored.remove(packet_id)

@@ -188,9 +188,10 @@ class Receiver:
         return made
 
     def _on_puback(self, packet: Puback) -> None:
-        if packet.reason >= Reason.UNSPECIFIED:
+        taken = packet.reason < Reason.UNSPECIFIED
+        if not taken:
             _log.info("MQTT client %r wanted none of a publication: code %#x", self._client.client_id, packet.reason)
-        self._outgoing.acknowledged(packet.packet_id)
+        self._outgoing.acknowledged(packet.packet_id, taken=taken)
 
     def _on_pubrel(self, packet: Pubrel) -> None:
         # In its place among the answers: the id is free only when the session no longer holds it.

@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as Lost
 from engine.errors import Refused, Unconfirmed
 from tests.api.dialects.thingsboard.site import PATH, TOKEN, Site
 from tests.api.stack import TENANT
+from tests.engine.toy import until
 
 pytestmark = pytest.mark.asyncio
 
@@ -95,6 +96,20 @@ async def test_bad_input(site: Site) -> None:
 async def test_whatever_is_sent_for_an_unknown_token_is_401(site: Site, token: str) -> None:
     for method, what, body in [*BAD, ("POST", "telemetry", '{"a":1}'), ("GET", "attributes", "")]:
         answer = await site.http.request(method, f"/api/v1/{token}/{what}", content=body)
+        assert (answer.status_code, answer.content) == (401, b""), (method, what)
+
+
+@pytest.mark.spec("TB-3", "TB-S2", "TB-S18")
+async def test_whatever_is_sent_with_the_token_of_a_deleted_device_is_401(site: Site) -> None:
+    assert (await site.post("telemetry", '{"a":1}')).status_code == 200
+    await site.registry.delete_device(TENANT, site.d1.id)
+
+    async def refused() -> bool:
+        return (await site.post("telemetry", "{}")).status_code == 401
+
+    await until(refused)
+    for method, what, body in [*BAD, ("POST", "telemetry", '{"a":1}'), ("GET", "attributes", ""), ("GET", "rpc", "")]:
+        answer = await site.http.request(method, f"{PATH}/{what}", content=body)
         assert (answer.status_code, answer.content) == (401, b""), (method, what)
 
 

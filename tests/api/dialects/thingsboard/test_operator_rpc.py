@@ -91,6 +91,17 @@ async def test_a_two_way_call_gives_the_answer_of_the_device(site: RpcSite, repl
 
 
 @pytest.mark.spec("TB-X4")
+async def test_calls_have_their_first_names_too(site: RpcSite) -> None:
+    for kind, works in (("oneway", b""), ("twoway", b"5")):
+        where = f"/api/plugins/rpc/{kind}/{site.d1.id}"
+        calling = asyncio.create_task(site.admin.post(where, json=BODY))
+        command = await poll(site)
+        await site.post(f"rpc/{command['id']}", "5")
+        answer = await calling
+        assert (answer.status_code, answer.content) == (200, works)
+
+
+@pytest.mark.spec("TB-X4")
 async def test_an_empty_answer_is_200_without_a_body(site: RpcSite) -> None:
     calling = asyncio.create_task(site.call("twoway"))
     await poll(site)

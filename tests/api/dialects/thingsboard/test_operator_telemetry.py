@@ -89,6 +89,21 @@ async def test_a_range_has_a_limit_for_each_key_and_the_newest_first(site: Telem
     assert await values(f"keys=a,a&{whole}&limit=3&orderBy=ASC") == {"a": [2, 3, 4]}
     assert await values(f"keys=a,c&{whole}&agg=NONE&interval=2") == {"a": [7, 6, 5, 4, 3, 2]}
     assert await values("keys=a&startTs=5&endTs=5") == {}
+    history = await site.read(f"values/timeseries/history?keys=a&{whole}&limit=1")
+    assert history == {"a": [{"ts": 7, "value": "7"}]}
+    for query in (whole, "keys=a", "keys=a&startTs=1", "keys=a&startTs=9&endTs=2"):
+        await site.read(f"values/timeseries/history?{query}", 400)
+
+
+@pytest.mark.spec("TB-X5")
+async def test_keys_may_be_named_one_at_a_time_and_then_have_commas(site: TelemetrySite) -> None:
+    await site.points(("a,b", 5, 1), ("a", 5, 2), ("c", 5, 3))
+    shown = await site.read("values/timeseries?key=a%2Cb&keys=a&key=&useStrictDataTypes=true")
+    assert {key: points[0]["value"] for key, points in shown.items()} == {"a": 2, "a,b": 1}
+    await site.admin.post(f"{site.base}/SERVER_SCOPE", json={"x,y": 1, "x": 2, "z": 3})
+    assert [each["key"] for each in await site.read("values/attributes/SERVER_SCOPE?key=x,y")] == ["x,y"]
+    assert (await site.admin.delete(f"{site.base}/SERVER_SCOPE?key=x,y&key=z")).status_code == 200
+    assert await site.read("keys/attributes/SERVER_SCOPE") == ["x"]
 
 
 async def test_a_range_may_be_longer_than_a_page(site: TelemetrySite, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,7 @@ async def test_disabling_changing_the_role_and_deleting_end_every_login(site: Op
 
 @pytest.mark.spec("TB-X5")
 async def test_a_device_is_found_by_id_and_by_name(site: OperatorSite) -> None:
-    for path in (f"device/{site.d1.id}", "tenant/devices?deviceName=d1"):
+    for path in (f"device/{site.d1.id}", "tenant/devices?deviceName=d1", "tenant/device?deviceName=d1"):
         answer = await site.admin.get(f"/api/{path}")
         assert answer.status_code == 200
         shown = answer.json()

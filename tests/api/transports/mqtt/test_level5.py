@@ -274,12 +274,27 @@ async def test_a_client_that_wants_none_of_a_publication_gets_the_next(caplog):
     async with Site(settings=Settings(max_in_flight=1)) as site:
         client = await logged_in(site)
         await client.subscribe("dev/a")
+        taken = []
         for payload in (b"1", b"2"):
-            site.server.send("d1", "dev/a", payload)
+            site.dialect.logins[0].session.send("dev/a", payload, 1, lambda payload=payload: taken.append(payload))
         assert await client.hear() == Publish("dev/a", b"1", 1, 1)
         client.say(Puback(1, Reason.NOT_AUTHORISED))
         assert await client.hear() == Publish("dev/a", b"2", 1, 2)
+        client.say(Puback(2, Reason.NO_MATCHING_SUBSCRIBERS), Pingreq())
+        assert await client.hear() == Pingresp()
+        assert taken == [b"2"]
     assert "0x87" in caplog.text
+
+
+@pytest.mark.spec("G-24")
+async def test_a_client_that_acknowledges_nothing_is_told_that_too_much_waits():
+    async with Site(settings=Settings(max_in_flight=1, max_waiting=3)) as site:
+        client = await logged_in(site)
+        await client.subscribe("dev/a")
+        for _ in range(5):
+            site.server.send("d1", "dev/a", b"x")
+        assert await client.hear() == Publish("dev/a", b"x", 1, 1)
+        assert await last_word(client) == (Reason.QUOTA_EXCEEDED, None)
 
 
 @pytest.mark.spec("G-10")
