@@ -7,6 +7,7 @@ from typing import Final
 
 from api.dialects.thethingsio.bodies import answer, error_body
 from api.dialects.thethingsio.callers import Callers
+from api.dialects.thethingsio.linking import LinkRoutes
 from api.dialects.thethingsio.magic import Magic
 from api.dialects.thethingsio.objects import ObjectRoutes
 from api.dialects.thethingsio.parts import Parts
@@ -32,6 +33,7 @@ class ThethingsIoHttp:
         self._streams = Streams(parts, callers, subscriptions)
         self.routes: Sequence[Route] = (
             *UserRoutes(parts, callers).routes,
+            *LinkRoutes(parts, callers).routes,
             *ThingRoutes(parts, callers).routes,
             *ValueRoutes(parts, callers, Magic(parts, callers), self._streams).routes,
             *ObjectRoutes(parts, callers, self._streams).routes,
