@@ -161,7 +161,8 @@ async def run_api(
     from api.live import Live
     from api.live_values import LiveValues
     from api.login_throttle import LoginThrottle
-    from api.mail import Mail, deliverer
+    from api.mail import Mail
+    from api.mail_delivery import deliverer
     from api.passwords import Passwords
     from api.server_messages import ServerMessages
     from api.signing import signing_key
