@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from api.dialects.thethingsio.accounts import AccountRoutes
 from api.dialects.thethingsio.bodies import answer, error_body
 from api.dialects.thethingsio.callers import Callers
 from api.dialects.thethingsio.linking import LinkRoutes
@@ -31,8 +32,10 @@ class ThethingsIoHttp:
     def __init__(self, parts: Parts, subscriptions: Subscriptions) -> None:
         self._callers = callers = Callers(parts)
         self._streams = Streams(parts, callers, subscriptions)
+        users = UserRoutes(parts, callers)
         self.routes: Sequence[Route] = (
-            *UserRoutes(parts, callers).routes,
+            *users.routes,
+            *AccountRoutes(parts, callers, users).routes,
             *LinkRoutes(parts, callers).routes,
             *ThingRoutes(parts, callers).routes,
             *ValueRoutes(parts, callers, Magic(parts, callers), self._streams).routes,
