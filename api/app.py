@@ -313,7 +313,9 @@ async def run_api(
         for connector in connectors:
             stack.push_async_callback(connector.stop)
             await connector.start()
-        listeners = await open_doors(sockets, settings.tls, front, mqtt, CloudThingCoap(cloudthing))
+        listeners = await open_doors(
+            sockets, settings.tls, front, mqtt, (CloudThingCoap(cloudthing), thethingsio.coap)
+        )  # fmt: skip
         progress = Progress()
         spare_the_collector()
         progress.ready()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from api.certificate import asking_context, server_context
@@ -27,7 +27,7 @@ class Door(Protocol):
 
 
 async def open_doors(
-    sockets: Mapping[str, socket.socket], tls: Tls, http: Asgi, mqtt: MqttServer, coap: CoapSurface
+    sockets: Mapping[str, socket.socket], tls: Tls, http: Asgi, mqtt: MqttServer, coap: Sequence[CoapSurface]
 ) -> list[Door]:
     """Start serving; the HTTP and CoAP listeners, which the caller stops (the MQTT server is stopped as one)."""
     listeners: list[Door] = []

@@ -15,6 +15,7 @@ from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.streams import Streams
 from api.dialects.thethingsio.subscriptions import Subscriptions
 from api.dialects.thethingsio.thing_api import ThingApi
+from api.dialects.thethingsio.thing_calls import ThingCalls
 from api.dialects.thethingsio.things import ThingRoutes
 from api.dialects.thethingsio.users import UserRoutes
 from api.dialects.thethingsio.values import ValueRoutes
@@ -40,7 +41,7 @@ class ThethingsIoHttp:
             *ThingRoutes(parts, callers).routes,
             *ValueRoutes(parts, callers, Magic(parts, callers), self._streams).routes,
             *ObjectRoutes(parts, callers, self._streams).routes,
-            *ThingApi(parts, self._streams).routes,
+            *ThingApi(parts, ThingCalls(parts), self._streams).routes,
             *(Route(method, pattern, self._nowhere) for method in METHODS for pattern in ("/v2", "/v2/{path*}")),
         )
 

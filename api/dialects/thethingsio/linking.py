@@ -11,7 +11,7 @@ from api.dialects.thethingsio.callers import Callers
 from api.dialects.thethingsio.concerns import rights_changed
 from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.settings import DIALECT
-from api.dialects.thethingsio.thing_api import find_thing
+from api.dialects.thethingsio.thing_calls import find_thing
 from api.login_throttle import Limits, LoginThrottle, TooManyAttempts
 from api.transports.http import Request, Response, Route
 from api.transports.http_exchange import HttpError
