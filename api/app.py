@@ -165,7 +165,8 @@ async def run_api(
     from api.live import Live
     from api.live_values import LiveValues
     from api.login_throttle import LoginThrottle
-    from api.mail import Mail, deliverer
+    from api.mail import Mail
+    from api.mail_delivery import deliverer
     from api.passwords import Passwords
     from api.server_messages import ServerMessages
     from api.signing import signing_key
@@ -331,7 +332,8 @@ async def run_api(
             await connector.start()
         tb_coap = ThingsBoardCoap(tb_parts)
         stack.push_async_callback(tb_coap.stop)
-        listeners = await open_doors(sockets, settings.tls, front, mqtt, (CloudThingCoap(cloudthing), tb_coap))
+        surfaces = (CloudThingCoap(cloudthing), tb_coap, thethingsio.coap)
+        listeners = await open_doors(sockets, settings.tls, front, mqtt, surfaces)
         progress = Progress()
         spare_the_collector()
         progress.ready()

@@ -1,72 +1,61 @@
 """Mail: kept durably when it is handed over, sent by one process at a time, in order, and tried again while it fails.
 
-Without a mail server, mails become files in a folder.
+What keeps a mail from going tells who waits: while the server is away or refuses its client, all of them; when it puts
+off one mail, that one steps aside and the others go on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import smtplib
-import ssl
 import time
-from collections.abc import Callable
+from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import formatdate
-from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import SplitResult, unquote, urlsplit
 
+import msgspec
 import redis.asyncio as redis
 
 from api.alone import Alone
-from engine.config import Settings
-from engine.errors import Finding, InvalidDocument, Refused
+from api.mail_delivery import Deliver, PutOff, Refusal, Unavailable
+from engine.errors import Refused
 from engine.stores.register import P
 
 log = logging.getLogger("rulemill.mail")
 
 KEY: Final = P + "mail"
+ASIDE: Final = P + "mail-aside"
+"""Mails that the server has put off, by when they are tried again."""
 MOST: Final = 10_000
 """Mails that may wait; with one more, whoever wants to send one is told to try again later."""
 TRIED_FOR_S: Final = 3 * 86_400
 LOOK_S: Final = 1.0
 MOST_PAUSE_S: Final = 300.0
-TIMEOUT_S: Final = 30.0
+STOP_S: Final = 1.5
+"""How long the end waits for a mail under way, so that it is not sent again after the next start."""
 
 
-class Refusal(Exception):
-    """The server will never take this mail."""
+class _Waiting(NamedTuple):
+    """A mail that waits; `id` begins with the milliseconds at which it was handed over."""
+
+    id: str
+    to: str
+    subject: str
+    text: str
+    pause_s: float = 0.0
+    """The last pause after it was put off; 0 for one that never was."""
 
 
-class Server(NamedTuple):
-    """A mail server, of `smtp://user:password@host:587` (STARTTLS where it is offered) or `smtps://…`."""
-
-    tls: bool
-    host: str
-    port: int
-    username: str = ""
-    password: str = ""
-
-
-def server_of(url: str) -> Server:
-    """The server of a URL; ValueError for one that names none."""
-    parts: SplitResult = urlsplit(url)
-    if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
-        raise ValueError("smtp_url is like smtp://user:password@mail.example.org:587, or begins with smtps://")
-    tls = parts.scheme == "smtps"
-    return Server(
-        tls, parts.hostname, parts.port or (465 if tls else 587), unquote(parts.username or ""),
-        unquote(parts.password or ""),
-    )  # fmt: skip
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(_Waiting).decode
 
 
 class Mail:
-    """Where mails are handed over, and the sender. `deliver` sends one, in a thread; see `by_smtp` and `into`."""
+    """Where mails are handed over, and the sender of `sender`. `look_s` is the shortest pause."""
 
-    def __init__(self, client: redis.Redis, sender: str, deliver: Callable[[EmailMessage], None]) -> None:
-        self._client, self._from, self._deliver = client, sender, deliver
+    def __init__(self, client: redis.Redis, sender: str, deliver: Deliver, look_s: float = LOOK_S) -> None:
+        self._client, self._from, self._deliver, self._look_s = client, sender, deliver, look_s
         self._alone = Alone(client, "mail", self._work)
 
     async def start(self) -> None:
@@ -79,97 +68,115 @@ class Mail:
 
     async def send(self, to: str, subject: str, text: str) -> None:
         """Return when the mail is kept and will be sent. Refused when too many wait; raises redis errors."""
-        if int(await self._client.xlen(KEY)) >= MOST:
-            raise Refused("too many mails wait to be sent", 60)
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.xlen(KEY)
+            pipe.zcard(ASIDE)
+            if sum(await pipe.execute()) >= MOST:
+                raise Refused("too many mails wait to be sent", 60)
         await self._client.xadd(KEY, {"to": to, "subject": subject, "text": text})
 
     async def _work(self) -> None:
-        pause_s = LOOK_S
+        pause_s = self._look_s
         while True:
-            waiting: Any = await self._client.xrange(KEY, count=1)
-            if not waiting:
-                await asyncio.sleep(LOOK_S)
+            waiting = await self._next()
+            if waiting is None:
+                await asyncio.sleep(self._look_s)
                 continue
-            id, fields = waiting[0]
-            mail = self._made(id, {name.decode(): value.decode() for name, value in fields.items()})
+            to = waiting.to
             try:
-                await asyncio.to_thread(self._deliver, mail)
-            except Refusal as error:
-                log.error("a mail to %s is refused for good: %s", mail["To"], error)
-            except (OSError, smtplib.SMTPException) as error:
-                since_s = time.time() - int(id.partition(b"-")[0]) / 1000
-                if since_s < TRIED_FOR_S:
-                    log.warning("a mail to %s waits (tried again in %g s): %s", mail["To"], pause_s, error)
+                mail = made(self._from, waiting)
+                await self._hand_over(waiting, mail)
+                await self._forget(waiting)
+            except Unavailable as error:
+                if not _too_old(waiting):
+                    log.warning("mails wait (tried again in %g s), the first is to %s: %s", pause_s, to, error)
                     await asyncio.sleep(pause_s)
                     pause_s = min(pause_s * 2, MOST_PAUSE_S)
                     continue
-                log.error("a mail to %s was tried for three days and is given up: %s", mail["To"], error)
-            pause_s = LOOK_S
-            await self._client.xdel(KEY, id)
+                log.error("a mail to %s was tried for three days and is given up: %s", to, error)
+                await self._forget(waiting)
+            except PutOff as error:
+                if _too_old(waiting):
+                    log.error("a mail to %s was tried for three days and is given up: %s", to, error)
+                    await self._forget(waiting)
+                else:
+                    await self._set_aside(waiting, error)
+            except Refusal as error:
+                log.error("a mail to %s is refused for good: %s", to, error)
+                await self._forget(waiting)
+            pause_s = self._look_s
 
-    def _made(self, id: bytes, fields: dict[str, str]) -> EmailMessage:
-        mail = EmailMessage()
-        mail["From"], mail["To"] = self._from, _line(fields["to"])
-        mail["Subject"] = _line(fields["subject"])
-        mail["Date"] = formatdate(int(id.partition(b"-")[0]) / 1000)
-        # The same at every attempt, so that one that was sent twice can be told.
-        mail["Message-ID"] = f"<{id.decode()}@rulemill>"
-        mail.set_content(fields["text"])
-        return mail
+    async def _next(self) -> _Waiting | None:
+        """The mail whose turn it is."""
+        due: Any = await self._client.zrangebyscore(ASIDE, "-inf", time.time(), start=0, num=1)
+        if due:
+            return _decode(due[0])
+        first: Any = await self._client.xrange(KEY, count=1)
+        if not first:
+            return None
+        id, fields = first[0]
+        values = {name.decode(): value.decode() for name, value in fields.items()}
+        return _Waiting(id.decode(), values["to"], values["subject"], values["text"])
+
+    async def _hand_over(self, waiting: _Waiting, mail: EmailMessage) -> None:
+        """Deliver a mail, in a thread; when this is cancelled meanwhile, it still has a moment to end well."""
+        under_way = asyncio.ensure_future(asyncio.to_thread(self._guarded, mail))
+        try:
+            await asyncio.shield(under_way)
+        except asyncio.CancelledError:
+            await asyncio.wait({under_way}, timeout=STOP_S)
+            if under_way.done() and under_way.exception() is None:
+                await self._forget(waiting)
+            under_way.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            raise
+
+    def _guarded(self, mail: EmailMessage) -> None:
+        try:
+            self._deliver(mail)
+        except (Unavailable, PutOff, Refusal):
+            raise
+        except Exception as error:
+            # Nothing that is in one mail may keep all others from going.
+            raise Refusal(f"{type(error).__name__}: {error}") from error
+
+    async def _forget(self, waiting: _Waiting) -> None:
+        if waiting.pause_s:
+            await self._client.zrem(ASIDE, _encode(waiting))
+        else:
+            await self._client.xdel(KEY, waiting.id)
+
+    async def _set_aside(self, waiting: _Waiting, error: PutOff) -> None:
+        pause_s = min(waiting.pause_s * 2 or self._look_s, MOST_PAUSE_S)
+        log.warning("a mail to %s is put off (tried again in %g s): %s", waiting.to, pause_s, error)
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.xdel(KEY, waiting.id)
+            pipe.zrem(ASIDE, _encode(waiting))
+            pipe.zadd(ASIDE, {_encode(waiting._replace(pause_s=pause_s)): time.time() + pause_s})
+            await pipe.execute()
 
 
-def by_smtp(server: Server) -> Callable[[EmailMessage], None]:
-    """Send through a mail server; what it raises may pass, but Refusal."""
-
-    def deliver(mail: EmailMessage) -> None:
-        context = ssl.create_default_context()
-        kind: Any = smtplib.SMTP_SSL if server.tls else smtplib.SMTP
-        more = {"context": context} if server.tls else {}
-        with kind(server.host, server.port, timeout=TIMEOUT_S, **more) as smtp:
-            if not server.tls:
-                smtp.ehlo()
-                if smtp.has_extn("starttls"):
-                    smtp.starttls(context=context)
-            if server.username:
-                smtp.login(server.username, server.password)
-            try:
-                smtp.send_message(mail)
-            except smtplib.SMTPRecipientsRefused as error:
-                _judge(max(code for code, _ in error.recipients.values()), error)
-            except (smtplib.SMTPDataError, smtplib.SMTPSenderRefused) as error:
-                _judge(error.smtp_code, error)
-
-    return deliver
+def _handed_over_s(waiting: _Waiting) -> float:
+    return int(waiting.id.partition("-")[0]) / 1000
 
 
-def _judge(code: int, error: Exception) -> None:
-    if code >= 500:
-        raise Refusal(str(error)) from error
-    raise error
+def _too_old(waiting: _Waiting) -> bool:
+    return time.time() - _handed_over_s(waiting) >= TRIED_FOR_S
 
 
-def into(folder: Path) -> Callable[[EmailMessage], None]:
-    """Write each mail into a file of a folder."""
-
-    def deliver(mail: EmailMessage) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = folder / f"{mail['Message-ID'].strip('<>').split('@')[0]}.eml"
-        path.write_bytes(bytes(mail))
-        with contextlib.suppress(OSError):
-            path.chmod(0o600)
-        log.info("no mail server is set (smtp_url): a mail to %s is in %s", mail["To"], path)
-
-    return deliver
-
-
-def deliverer(settings: Settings) -> Callable[[EmailMessage], None]:
-    """How mails are sent, as the settings say; InvalidDocument for a server that cannot be read."""
-    if not settings.smtp_url:
-        return into(settings.folder() / "mail")
+def made(sender: str, waiting: _Waiting) -> EmailMessage:
+    """The mail as it is sent; Refusal for an address that is none."""
+    mail = EmailMessage()
+    mail["From"] = _line(sender)
     try:
-        return by_smtp(server_of(settings.smtp_url))
-    except ValueError as error:
-        raise InvalidDocument([Finding("smtp_url", str(error))]) from error
+        mail["To"] = Address(addr_spec=_line(waiting.to))
+    except Exception as error:  # what the parser of addresses raises is not told anywhere
+        raise Refusal(f"the address cannot be written to: {error}") from error
+    mail["Subject"] = _line(waiting.subject)
+    mail["Date"] = formatdate(_handed_over_s(waiting))
+    # The same at every attempt, so that one that was sent twice can be told.
+    mail["Message-ID"] = f"<{waiting.id}@rulemill>"
+    mail.set_content(waiting.text)
+    return mail
 
 
 def _line(text: str) -> str:

@@ -14,9 +14,8 @@ from engine.errors import BadInput
 _FIXED: Final[tuple[Header, ...]] = (JSON,)
 
 
-async def read(request: Request, limit_bytes: int = MAX_BODY_BYTES) -> Any:
-    """The body as JSON, whatever its type is said to be (`G-27`); BadInput for what is none."""
-    body = await request.body(limit_bytes)
+def decoded(body: bytes) -> Any:
+    """A body as JSON; BadInput for what is none."""
     if not body.strip():
         raise BadInput("the body is empty")
     try:
@@ -25,12 +24,21 @@ async def read(request: Request, limit_bytes: int = MAX_BODY_BYTES) -> Any:
         raise BadInput(f"the body is not JSON: {error}") from error
 
 
-async def read_object(request: Request, limit_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
-    """The body, which must be an object; BadInput."""
-    body = await read(request, limit_bytes)
+def object_of(body: Any) -> dict[str, Any]:
+    """A body that must be an object; BadInput."""
     if not isinstance(body, dict):
         raise BadInput("the body must be an object")
     return body
+
+
+async def read(request: Request, limit_bytes: int = MAX_BODY_BYTES) -> Any:
+    """The body as JSON, whatever its type is said to be (`G-27`); BadInput for what is none."""
+    return decoded(await request.body(limit_bytes))
+
+
+async def read_object(request: Request, limit_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
+    """The body, which must be an object; BadInput."""
+    return object_of(await read(request, limit_bytes))
 
 
 def text_of(body: dict[str, Any], name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
+from api.dialects.thethingsio.coap import ThingCoap
 from api.dialects.thethingsio.http import ThethingsIoHttp
 from api.dialects.thethingsio.mqtt import ThingMqtt
 from api.dialects.thethingsio.parts import Parts
@@ -18,6 +19,7 @@ class ThethingsIo(NamedTuple):
 
     http: ThethingsIoHttp
     mqtt: ThingMqtt
+    coap: ThingCoap
     sockets: SocketIo
 
 
@@ -30,4 +32,6 @@ def compose(parts: Parts, stack: AsyncExitStack, ping_interval_s: float = PING_I
     realtime.waiting = sockets.waiting
     stack.push_async_callback(http.stop)
     stack.push_async_callback(sockets.stop)
-    return ThethingsIo(http, ThingMqtt(parts, subscriptions), sockets)
+    coap = ThingCoap(parts, subscriptions)
+    stack.push_async_callback(coap.stop)
+    return ThethingsIo(http, ThingMqtt(parts, subscriptions), coap, sockets)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from api.dialects.thethingsio.accounts import AccountRoutes
 from api.dialects.thethingsio.bodies import answer, error_body
 from api.dialects.thethingsio.callers import Callers
+from api.dialects.thethingsio.linking import LinkRoutes
 from api.dialects.thethingsio.magic import Magic
 from api.dialects.thethingsio.objects import ObjectRoutes
 from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.streams import Streams
 from api.dialects.thethingsio.subscriptions import Subscriptions
 from api.dialects.thethingsio.thing_api import ThingApi
+from api.dialects.thethingsio.thing_calls import ThingCalls
 from api.dialects.thethingsio.things import ThingRoutes
 from api.dialects.thethingsio.users import UserRoutes
 from api.dialects.thethingsio.values import ValueRoutes
@@ -30,12 +33,15 @@ class ThethingsIoHttp:
     def __init__(self, parts: Parts, subscriptions: Subscriptions) -> None:
         self._callers = callers = Callers(parts)
         self._streams = Streams(parts, callers, subscriptions)
+        users = UserRoutes(parts, callers)
         self.routes: Sequence[Route] = (
-            *UserRoutes(parts, callers).routes,
+            *users.routes,
+            *AccountRoutes(parts, callers, users).routes,
+            *LinkRoutes(parts, callers).routes,
             *ThingRoutes(parts, callers).routes,
             *ValueRoutes(parts, callers, Magic(parts, callers), self._streams).routes,
             *ObjectRoutes(parts, callers, self._streams).routes,
-            *ThingApi(parts, self._streams).routes,
+            *ThingApi(parts, ThingCalls(parts), self._streams).routes,
             *(Route(method, pattern, self._nowhere) for method in METHODS for pattern in ("/v2", "/v2/{path*}")),
         )
 

@@ -18,7 +18,7 @@ from api.dialects.thethingsio.bodies import error_body
 from api.dialects.thethingsio.dates import iso
 from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.subscriptions import Subscriptions
-from api.dialects.thethingsio.thing_api import activate
+from api.dialects.thethingsio.thing_calls import activate
 from api.dialects.thethingsio.thing_values import thing_messages
 from api.dialects.thethingsio.watching import ThingToken
 from api.dialects.thethingsio.writing import How
@@ -156,7 +156,7 @@ class ThingLogin:
     async def _activate(self, topic: str) -> None:
         code = topic.removeprefix(ACTIVATIONS).partition("/")[0]
         try:
-            device, token = await activate(self._parts, code)
+            device, token = await activate(self._parts, code, TRANSPORT)
         except BadInput as error:
             self._send(topic, error_body(400, error.reason))
             return

@@ -101,13 +101,18 @@ class ObjectRoutes:
     async def _tell(self, asked: _Asked, id: str, type: str, data: Any, told: dict[str, Any]) -> None:
         """Tell subscribers, and the tenant's root chain (`TTI-86`)."""
         caller, place = asked.caller, asked.place
-        await self._parts.redis.publish(BUS, encode((KIND, caller.tenant, place.topic, msgspec.json.encode([told]))))
+        await tell_subscribers(self._parts, caller.tenant, place, told)
         about = {
             "collection": "/".join(place.path),
             "primaryKey": id,
             "visibility": "app" if place.scope == SHARED else "me",
         }
         await self._parts.intake.submit([about_user(caller, type, data, about)])
+
+
+async def tell_subscribers(parts: Parts, tenant: str, place: Place, told: dict[str, Any]) -> None:
+    """Tell who has subscribed to a collection of one object (`TTI-S22`)."""
+    await parts.redis.publish(BUS, encode((KIND, tenant, place.topic, msgspec.json.encode([told]))))
 
 
 async def _found(work: Any) -> Any:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 from api.dialects.thethingsio.dates import FIRST_MS, LAST_MS, iso, ms_of
 from api.dialects.thethingsio.settings import MAX_VALUES
-from api.transports.http_exchange import Request
 from engine.errors import BadInput
 from engine.message import Point
 from engine.stores.timeseries import Timeseries
 
 _WORDS: Final = {"true": True, "1": True, "false": False, "0": False}
+
+
+class Asked(Protocol):
+    """A request, of whatever transport, with the parameters of its address."""
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """Parameters by name."""
 
 
 class Wanted(NamedTuple):
@@ -33,7 +40,7 @@ class Wanted(NamedTuple):
         )  # fmt: skip
 
 
-def wanted(request: Request) -> Wanted:
+def wanted(request: Asked) -> Wanted:
     """What the parameters of a call ask for; BadInput."""
     query = request.query
     limit = number(query.get("limit"), "limit", 1)
@@ -57,7 +64,7 @@ def number(text: str | None, what: str, default: int) -> int:
     return int(text)
 
 
-def flag(request: Request, name: str) -> bool:
+def flag(request: Asked, name: str) -> bool:
     """A switch in a parameter, on by default (`TTI-36`, `TTI-37`); BadInput."""
     text = request.query.get(name)
     if text is None:

@@ -18,7 +18,7 @@ from api.dialects.thethingsio.callers import INVALID_SESSION, Caller, Callers
 from api.dialects.thethingsio.dates import iso
 from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.subscriptions import Subscriptions
-from api.dialects.thethingsio.thing_api import find_thing
+from api.dialects.thethingsio.thing_calls import find_thing
 from api.dialects.thethingsio.watching import SessionEnd, ThingToken, Watch
 from api.live_values import Told
 from api.transports.http_exchange import HttpError

@@ -1,67 +1,37 @@
-"""Linking things to users, what users may see of them, and sharing."""
+"""What users may see of things, unlinking, and sharing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from api.auth import token_print
-from api.dialects.thethingsio.bodies import answer, read_object, success, text_of
+from api.dialects.thethingsio.bodies import answer, read_object, success
 from api.dialects.thethingsio.callers import Caller, Callers
 from api.dialects.thethingsio.concerns import rights_changed
+from api.dialects.thethingsio.linking import tell_chain
 from api.dialects.thethingsio.mails import grant_notice
 from api.dialects.thethingsio.parts import Parts
-from api.dialects.thethingsio.settings import DIALECT
 from api.dialects.thethingsio.users import email_of
 from api.transports.http import Request, Response, Route
 from api.transports.http_exchange import HttpError
 from engine.errors import BadInput, Conflict
 from engine.stores.apps.rights import NAMES
 from engine.stores.apps.users import folded
-from engine.stores.registry import THING_TOKEN, Device
 
 MOST_PERMISSIONS: Final = 1000
 """Of one grant."""
 
 
 class ThingRoutes:
-    """`/v2/me/things`, `/v2/me/resources` (which there are), `/v2/me/grant`."""
+    """`DELETE /v2/me/things/{thing}`, `/v2/me/resources` (which there are), `/v2/me/grant`."""
 
     def __init__(self, parts: Parts, callers: Callers) -> None:
         self._parts, self._callers = parts, callers
         self.routes: Sequence[Route] = (
-            Route("POST", "/v2/me/things", self._link),
             Route("DELETE", "/v2/me/things/{thing}", self._unlink),
             Route("GET", "/v2/me/resources", self._resources),
             Route("PUT", "/v2/me/grant", self._grant),
         )
-
-    async def _link(self, request: Request, names: dict[str, str]) -> Response:
-        caller = await self._callers.of(request)
-        body = await read_object(request)
-        if "thingToken" in body:
-            device = await self._parts.auth.find(token_print(THING_TOKEN, text_of(body, "thingToken")))
-        else:
-            device = await self._parts.auth.by_id(text_of(body, "thingId"))
-        if device is None or not self.linkable(caller, device):
-            raise HttpError(404, "Thing not found")
-        await self.link(caller, device)
-        return success("created", 201, thingId=device.id)
-
-    def linkable(self, caller: Caller, device: Device) -> bool:
-        """Whether a thing is activated, and of the app's product (`TTI-21`, `TTI-S7`)."""
-        activated = any(each.startswith(f"{THING_TOKEN}:") for each in device.credentials)
-        return activated and device.enabled and device.product == caller.app.product and device.tenant == caller.tenant
-
-    async def link(self, caller: Caller, device: Device) -> None:
-        """Make the caller the thing's owner; 403 if it has another."""
-        try:
-            fresh = await self._parts.rights.link(caller.app.id, device.id, caller.user.key)
-        except Conflict as error:
-            raise HttpError(403, error.reason) from error
-        if fresh:
-            await rights_changed(self._parts, caller.app, [caller.user.key])
-            await self.tell_chain(caller, device, "ENTITY_ASSIGNED", {"userId": caller.user.id, "thingId": device.id})
 
     async def _unlink(self, request: Request, names: dict[str, str]) -> Response:
         caller = await self._callers.of(request)
@@ -105,7 +75,7 @@ class ThingRoutes:
         for thing, resources in wanted.items():
             device, _ = await self._callers.thing(caller, thing)
             data = {"userId": caller.user.id, "email": friend, "thingId": thing, "permissions": resources}
-            await self.tell_chain(caller, device, "PERMISSION_GRANTED", data)
+            await tell_chain(self._parts, caller.app, caller.user, device, "PERMISSION_GRANTED", data)
         await self._parts.mail.send(*grant_notice(caller.user, friend, wanted))
         return success("granted")
 
@@ -115,16 +85,6 @@ class ThingRoutes:
         for rights in (await self._parts.rights.read(caller.app.id, things)).values():
             concerned |= rights.people()
         return concerned
-
-    async def tell_chain(self, caller: Caller, device: Device, type: str, data: dict[str, Any]) -> None:
-        """Push what happened through the tenant's root chain (`G-18`)."""
-        parts = self._parts
-        ts_ms = parts.intake.stamp(device.id)
-        metadata = {"userId": caller.user.id, "appId": caller.app.id}
-        message = parts.intake.message(
-            device, type, data, dialect=DIALECT, transport="http", ts_ms=ts_ms, metadata=metadata
-        )
-        await parts.intake.submit([message])
 
 
 def _check_grantable(has: int, asked: Mapping[str, bool]) -> None:

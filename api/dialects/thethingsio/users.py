@@ -49,43 +49,52 @@ class UserRoutes:
     async def _register(self, request: Request, names: dict[str, str]) -> Response:
         self._callers.check_tls(request)
         body = await read_object(request)
-        email, password, app = email_of(body), text_of(body, "password"), await self._app(body)
+        app = await self.app(text_of(body, "app"), body)
+        user = await self.register(request, app, body)
+        return await self.begin(app, user, 201, status="success", message="user created")
+
+    async def register(self, request: Request, app: App, body: dict[str, Any]) -> User:
+        """Make a user of an app; BadInput."""
+        email, password = email_of(body), text_of(body, "password")
         parts = self._parts
         if await parts.users.find(app.id, email) is not None:
             raise BadInput("user already exists")
-        await self._count(app, email, request)
+        await self.count(app, email, request)
         try:
             user = await parts.users.add(app.id, email, await parts.passwords.hash(password, ""))
         except Conflict as error:
             raise BadInput(error.reason) from error
         await parts.intake.submit([message_of(app, user, "USER_CREATED", {"userId": user.id, "email": user.email})])
-        return await self._begin(app, user, 201, status="success", message="user created")
+        return user
 
     async def _login(self, request: Request, names: dict[str, str]) -> Response:
         self._callers.check_tls(request)
         body = await read_object(request)
-        email, password, app = email_of(body), text_of(body, "password"), await self._app(body)
+        email, password, app = email_of(body), text_of(body, "password"), await self.app(text_of(body, "app"), body)
         parts = self._parts
-        await self._count(app, email, request)
+        await self.count(app, email, request)
         user = await parts.users.find(app.id, email)
         if not await parts.passwords.verify(user.password if user else "", password) or user is None:
             raise HttpError(401, "Invalid credentials")
         await parts.throttle.succeeded(f"{app.id}/{folded(email)}", request.client)
-        return await self._begin(app, user, 200)
+        return await self.begin(app, user, 200)
 
-    async def _count(self, app: App, email: str, request: Request) -> None:
+    async def count(self, app: App, email: str, request: Request) -> None:
+        """Count an attempt to be somebody; 429 after too many."""
         try:
             await self._parts.throttle.attempt(f"{app.id}/{folded(email)}", request.client)
         except TooManyAttempts as error:
             raise HttpError(429, str(error), ((b"retry-after", b"%d" % error.retry_after_s),)) from error
 
-    async def _app(self, body: dict[str, Any]) -> App:
-        app = await self._parts.apps.find(text_of(body, "app"))
-        if app is None:
+    async def app(self, id: str, body: dict[str, Any]) -> App:
+        """The app of an id, which a body may name too; BadInput."""
+        app = await self._parts.apps.find(id)
+        if app is None or body.get("app", id) != id:
             raise BadInput("invalid app")
         return app
 
-    async def _begin(self, app: App, user: User, http_status: int, **more: str) -> Response:
+    async def begin(self, app: App, user: User, http_status: int, **more: str) -> Response:
+        """Log a user in."""
         token = await self._parts.sessions.begin(user)
         roles = await self._roles(app, user)
         return answer({"token": token, "expirationDate": LIVES_S, "roles": roles, **more}, http_status)

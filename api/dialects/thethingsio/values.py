@@ -15,6 +15,7 @@ from api.dialects.thethingsio.streams import Streams
 from api.dialects.thethingsio.writing import How, messages_of, submit, values_of
 from api.transports.http import Feed, Request, Response, Route
 from api.transports.http_exchange import HttpError
+from engine.errors import BadInput
 from engine.stores.apps.rights import GET, POST
 
 
@@ -51,6 +52,8 @@ class ValueRoutes:
     async def _of_one(self, request: Request, names: dict[str, str]) -> Response | Feed:
         caller, resource = await self._callers.of(request), names["resource"]
         if resource.startswith("$"):
+            if request.query.get("subscribe") == "true":
+                raise BadInput("a magic resource cannot be subscribed to")
             return await self._magic.read(caller, resource, names["thing"])
         self._callers.check_resource(caller, resource)
         device, rights = await self._callers.thing(caller, names["thing"])

@@ -11,6 +11,7 @@ import redis.asyncio as redis
 from engine.errors import BadInput, Conflict, NotFound
 from engine.message import now_ms
 from engine.node import Product
+from engine.stores.apps.changes import EVERYBODY, tell
 from engine.stores.apps.keys import text
 from engine.stores.registry import P, Registry
 
@@ -83,6 +84,7 @@ class Apps:
             pipe.hset(_APPS, made.id, msgspec.json.encode(made))
             pipe.sadd(_index(made.tenant), made.id)
             await pipe.execute()
+        await tell(self._client, made.tenant, made.id, [EVERYBODY])
         return made
 
     async def find(self, id: str) -> App | None:
@@ -112,6 +114,7 @@ class Apps:
         # Nobody gets in any more; what is left is found by its hash tag.
         async for key in self._client.scan_iter(match=f"rm:{{app-{id}}}:*", count=1000):
             await self._client.unlink(key)
+        await tell(self._client, tenant, id, [EVERYBODY])
         return found
 
 

@@ -7,6 +7,7 @@ one that was never made (`TTI-79`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -19,6 +20,8 @@ MOST_OBJECT_BYTES: Final = 256 * 1024
 MOST_BYTES: Final = 64 * 1024 * 1024
 """Of all objects of one user, and of all that the users of an app share."""
 SHARED: Final = "app"
+_END: Final = "\0"
+"""Behind a scope: neither an address nor a name of a path may have it, so that no two places have one key."""
 
 
 class Place(NamedTuple):
@@ -31,12 +34,12 @@ class Place(NamedTuple):
     @property
     def key(self) -> str:
         """Where it stands."""
-        return app_key(self.app, "class", self.scope, "/".join(self.path))
+        return _collections(self.app, self.scope) + "/".join(self.path)
 
     @property
     def topic(self) -> str:
         """What its changes are told under, on the bus."""
-        return f"objects:{self.app}:{self.scope}:{'/'.join(self.path)}"
+        return f"objects:{self.app}:{self.scope}{_END}{'/'.join(self.path)}"
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True):
@@ -111,13 +114,21 @@ class Objects:
         ordered = sorted(((_rank(text(id)), blob) for id, blob in found.items()), key=lambda one: one[0], reverse=True)
         return [msgspec.Raw(_decode(blob).body) for _, blob in ordered]
 
-    async def forget_person(self, app: str, who: str) -> None:
-        """Forget all private objects of a user."""
+    async def forget_person(self, app: str, who: str) -> Sequence[tuple[Place, Any]]:
+        """Forget all private objects of a user, and those that they shared; gives places and `_id` of the latter."""
         scope = private(who)
-        pattern = _escaped(app_key(app, "class", scope)) + ":*"
-        async for key in self._client.scan_iter(match=pattern, count=1000):
+        async for key in self._client.scan_iter(match=_escaped(_collections(app, scope)) + "*", count=1000):
             await self._client.unlink(key)
         await self._client.hdel(_sizes(app), scope)
+        gone = []
+        prefix = _collections(app, SHARED)
+        async for key in self._client.scan_iter(match=_escaped(prefix) + "*", count=1000):
+            place = Place(app, SHARED, tuple(text(key).removeprefix(prefix).split("/")))
+            async for id, blob in self._client.hscan_iter(key, count=100):
+                if _decode(blob).owner == who:
+                    with suppress(NotFound, PermissionError):  # somebody was quicker
+                        gone.append((place, await self.delete(place, text(id), who)))
+        return gone
 
 
 def private(who: str) -> str:
@@ -151,6 +162,11 @@ def _rank(id: str) -> tuple[bool, int, str]:
     """Whole numbers by their value, before all others, which go by code point."""
     number = id.isascii() and (id.isdecimal() or (id[:1] == "-" and id[1:].isdecimal())) and len(id) <= 100
     return (not number, int(id) if number else 0, id)
+
+
+def _collections(app: str, scope: str) -> str:
+    """What keys of collections of a scope begin with."""
+    return app_key(app, "class", scope) + _END
 
 
 def _sizes(app: str) -> str:

@@ -118,10 +118,15 @@ class Rights:
                 rights.owner = ""
                 rights.grants.clear()
                 return gone
-            gone = {who} if any(person == who for person, _ in rights.grants) else set()
+            if not any(person == who for person, _ in rights.grants):
+                return set()
+            # What others have of them ends too, and does not come back with them.
+            concerned = rights.people()
             for grant in [grant for grant in rights.grants if grant[0] == who]:
                 del rights.grants[grant]
-            return gone
+            for givers in rights.grants.values():
+                givers.pop(who, None)
+            return concerned
 
         return await self._change(app, thing, end)
 
@@ -164,7 +169,7 @@ class Rights:
         return await self._change(app, thing, change)
 
     async def forget_person(self, app: str, who: str) -> dict[str, set[str]]:
-        """Somebody is no more: unlink all their things. Whom it concerned, by thing."""
+        """Somebody is no more: end what they have on all things. Whom it concerned, by thing."""
         return {thing: await self.unlink(app, thing, who) for thing in await self.things(app, who)}
 
     async def _change(self, app: str, thing: str, change: Callable[[ThingRights], set[str]]) -> set[str]:

@@ -54,13 +54,22 @@ class Sessions:
             pipe.zrange(index, 0, -(MOST + 1))
             old = (await pipe.execute())[2]
         if old:
-            await self._client.unlink(*[_key(text(each)) for each in old])
+            for each in old:
+                await self._client.unlink(_key(text(each)))
             await self._client.zrem(index, *old)
         return token
 
     async def go_on(self, print_: str, user: User) -> None:
         """Let the session of a digest hold for a user whose password was changed in it."""
         await self._keep(print_, user)
+
+    async def end_all(self, user: User) -> None:
+        """End all sessions of a user."""
+        index = app_key(user.app, "sessions", user.key)
+        # They lie in slots of their own.
+        for each in cast(list[bytes], await self._client.zrange(index, 0, -1)):
+            await self._client.unlink(_key(text(each)))
+        await self._client.unlink(index)
 
     async def _keep(self, print_: str, user: User) -> None:
         session = Session(user.app, user.key, user.generation, now_ms() + LIVES_S * 1000)

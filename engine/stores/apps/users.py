@@ -30,7 +30,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     password: str = ""
     """The hash."""
     generation: int = 1
-    """Grows with every change of the password: sessions name it."""
+    """Another one with every change of the password: sessions name it."""
     created_ms: int = 0
 
     @property
@@ -58,7 +58,8 @@ class Users:
         user = User(
             app=app, email=email.strip(), id=secrets.token_hex(12),
             group="OTLoG_" + "".join(secrets.choice(_LETTERS) for _ in range(8)), password=password,
-            created_ms=now_ms(),
+            # Drawn, so that no session of somebody who had the address before holds for its next owner.
+            generation=secrets.randbits(48), created_ms=now_ms(),
         )  # fmt: skip
         # The id first: one that leads nowhere does no harm.
         await self._client.hset(app_key(app, "user-ids"), user.id, user.key)
@@ -104,7 +105,7 @@ class Users:
         return cast(User, await self._client.transaction(work, table, value_from_callable=True))
 
     async def delete(self, user: User) -> None:
-        """Forget a user and their settings; rights and objects are others' to forget."""
+        """Forget a user and their settings; sessions, rights and objects are others' to forget."""
         async with self._client.pipeline(transaction=True) as pipe:
             pipe.hdel(app_key(user.app, "users"), user.key)
             pipe.hdel(app_key(user.app, "user-ids"), user.id)

@@ -141,3 +141,25 @@ async def test_a_collection_is_one_key(redis_url: str) -> None:
         assert await w.stack.redis.hlen(place.key) == 1
         await w.parts.objects.forget_person(APP, user.key)
         assert await results(w, ann, f"{LISTS}/1/Songs") == []
+
+
+@pytest.mark.spec("TTI-65")
+async def test_no_address_leads_into_anothers_objects(redis_url: str) -> None:
+    async with world(redis_url) as w:
+        ann, eve = await w.register("ann@x.org"), await w.register("ann@x.org:Lists")
+        assert (await w.call("POST", "/v2/classes/me/Lists:Mine/1", ann, {"n": 1})).status_code == 201
+        assert await results(w, eve, "/v2/classes/me/Mine") == []
+        await w.parts.objects.forget_person(APP, "ann@x.org")
+        assert (await w.call("POST", "/v2/classes/me/Mine/1", eve, {"n": 1})).status_code == 201
+        await w.parts.objects.forget_person(APP, "ann@x.org")
+        assert len(await results(w, eve, "/v2/classes/me/Mine")) == 1
+
+
+@pytest.mark.spec("TTI-S2", "TTI-S20")
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+async def test_a_tree_is_no_collection(redis_url: str, method: str) -> None:
+    async with world(redis_url) as w:
+        ann = await w.register("ann@x.org")
+        for path in ("/v2/classes/me", "/v2/classes/app/"):
+            answer = await w.call(method, path, ann, {"n": 1} if method in ("POST", "PUT") else None)
+            assert (answer.status_code, answer.json()["code"]) == (404, 404)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.api.dialects.thethingsio.test_streams import SUBSCRIBED, stream
 from tests.api.dialects.thethingsio.world import APP, OTHER_APP, world
 
 pytestmark = pytest.mark.asyncio
@@ -23,7 +24,7 @@ async def test_linking_a_thing(redis_url: str) -> None:
             {"status": "success", "message": "created", "thingId": device.id},
         )
         again = await w.call("POST", "/v2/me/things", ann, {"thingId": device.id})
-        assert again.json()["thingId"] == device.id
+        assert (again.status_code, again.json()["thingId"]) == (200, device.id)
         assert (await w.call("POST", "/v2/me/things", bob, {"thingId": device.id})).status_code == 403
         for body, status in (
             ({"thingToken": "x" * 43}, 404), ({"thingId": "nobody"}, 404), ({"thingId": foreign.id}, 404),
@@ -106,3 +107,20 @@ async def test_what_cannot_be_granted(redis_url: str) -> None:
         assert (await w.grant(ann, "ANN@x.org", device.id, "temperature", get=True)).status_code == 400
         assert (await w.grant(ann, "no address", device.id, "temperature", get=True)).status_code == 400
         assert w.mail.letters == []
+
+
+@pytest.mark.spec("TTI-S8", "TTI-S15")
+async def test_what_hangs_on_a_person_ends_when_they_leave_the_thing(redis_url: str) -> None:
+    async with world(redis_url) as w:
+        ann, bob, eve = [await w.register(f"{name}@x.org") for name in ("ann", "bob", "eve")]
+        device, _ = await w.thing("t1")
+        await w.link(ann, device)
+        await w.grant(ann, "bob@x.org", device.id, "temperature", get=True, grant=True)
+        await w.grant(bob, "eve@x.org", device.id, "temperature", get=True)
+        async with stream(w, f"/v2/me/resources/temperature/{device.id}", eve, subscribe="true") as texts:
+            assert await texts.next() == SUBSCRIBED
+            assert (await w.call("DELETE", f"/v2/me/things/{device.id}", bob)).status_code == 200
+            assert (await texts.value())["code"] == 401
+        # Granted anew, they have what they are granted, and nobody else has anything by it.
+        await w.grant(ann, "bob@x.org", device.id, "temperature", get=True, grant=True)
+        assert (await w.call("GET", "/v2/me/resources", eve)).json() == []

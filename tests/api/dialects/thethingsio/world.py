@@ -102,7 +102,9 @@ async def world(redis_url: str, settings: Settings | None = None, ping_interval_
         made = World(stack, parts, mail, dialect)
         made.url = await stack.listen()
         made.client = await stack.client(made.url)
-        yield made
-        await ending.aclose()
-        await live_values.stop()
-        passwords.close()
+        try:
+            yield made
+        finally:
+            await ending.aclose()
+            await live_values.stop()
+            passwords.close()
