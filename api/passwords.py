@@ -88,4 +88,5 @@ def _matches(kept: str, password: str) -> bool:
 def _yield_to_others() -> None:
     if sys.platform == "linux":
         # There a thread has a priority of its own: a flood of logins takes what messages leave.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        me = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, me, min(os.getpriority(os.PRIO_PROCESS, me) + NICENESS, 19))

@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from engine.message import Message
-from tests.engine.bench import Bench
+from engine.partitions import all_keys
+from tests.engine.bench import PARTITIONS, Bench
 from tests.engine.toy import message, until
 from tests.faults.farm import Farm
 
@@ -28,6 +29,12 @@ async def farm(redis_url: str, tmp_path: Path) -> AsyncIterator[Farm]:
     made = Farm(redis_url, tmp_path / "log")
     yield made
     await made.stop()
+
+
+async def owned(bench: Bench) -> bool:
+    """Whether every partition has its worker."""
+    leases = [keys.lease for keys in all_keys(PARTITIONS)]
+    return bool(await bench.client.exists(*leases) == len(leases))
 
 
 def numbered(device: str, n: int, **data: object) -> Message:
@@ -103,6 +110,8 @@ async def test_death_at_a_failpoint_loses_and_doubles_nothing(
     bench: Bench, farm: Farm, failpoints: tuple[str, ...]
 ) -> None:
     await farm.start(failpoints=failpoints)
+    # A worker that starts slowly would find everything at once, and be done in fewer commits than a failpoint counts.
+    await until(lambda: owned(bench), 30)
     await send(bench, 0.01)
     await until(lambda: len(farm.deaths) == len(failpoints), 30)
     await check(bench, farm)

@@ -16,11 +16,14 @@ import pytest
 from tests.api.cli.serving import Demo
 from tests.api.test_up import COMMAND, environment
 
-SAVE = {"chain": "keep", "start": "save", "nodes": {"save": {"kind": "save_timeseries"}}}
+# What happens to the device itself goes its own way.
+SWITCH = {"kind": "message_type_switch", "to": {"Post telemetry": "first"}}
+SAVE = {"chain": "keep", "start": "switch", "nodes": {"switch": SWITCH, "first": {"kind": "save_timeseries"}}}
 FAIL = {
     "chain": "keep",
-    "start": "fail",
-    "nodes": {"fail": {"kind": "script", "config": {"source": "error('no')"}, "to": {"Success": "save"}},
+    "start": "switch",
+    "nodes": {"switch": {**SWITCH, "to": {"Post telemetry": "fail"}},
+              "fail": {"kind": "script", "config": {"source": "error('no')"}, "to": {"Success": "save"}},
               "save": {"kind": "save_timeseries"}},
 }  # fmt: skip
 

@@ -227,7 +227,10 @@ async def test_of_changes_at_once_each_is_told_once(kept: Kept) -> None:
 async def test_a_device_has_so_many_calls_and_no_more(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_calls, "MOST_OPEN", 3)
     monkeypatch.setattr(kept_calls, "MOST", 5)
-    made = [await kept.make(queue=False) for _ in range(3)]
+    made = []
+    for _ in range(3):
+        kept.now += 1
+        made.append(await kept.make(queue=False))
     with pytest.raises(Conflict, match="3 calls are under way"):
         await kept.make()
     for each in made:

@@ -82,8 +82,8 @@ async def test_a_last_will_is_a_value(redis_url: str) -> None:
         device, token = await w.thing("t1")
         will, topic = json.dumps({"values": [{"key": "online", "value": False}]}), f"v2/things/{token}"
         client = await asyncio.create_subprocess_exec(
-            require("mosquitto_sub"), "-p", str(await port(w)), "-t", topic, "--will-topic", topic, "--will-payload", will,
-            "-q", "1",
+            require("mosquitto_sub"), "-p", str(await port(w)), "-t", topic, "-q", "1",
+            "--will-topic", topic, "--will-payload", will,
         )  # fmt: skip
         await until(lambda: w.dialect.mqtt._subscriptions._by_thing)
         client.kill()

@@ -58,7 +58,7 @@ async def test_assigning_sets_the_shared_attributes_and_tells_who_waits(site: Ot
     points = {key: value for key, _, value in await site.points(site.d1)}
     assert points.pop("target_fw_ts") > 1_700_000_000_000
     assert points == {"target_fw_title": "fw", "target_fw_version": "v2", "fw_state": "INITIATED"}
-    page = await site.store.range(TENANT, site.d1.id, ["fw_state"], 0, 2**62)
+    page = await site.store.range(TENANT, [site.d1.id], ["fw_state"], 0, 2**62)
     assert [point.value for point in page.points] == ["QUEUED", "INITIATED"]
 
 

@@ -270,7 +270,7 @@ async def test_a_changed_product_counts_from_the_next_publication(sensor_site: S
         body = ours("Timed", ts=TS, values={"battery_level": 2})
         await client.publish(ME + "telemetry", body, 1)
         await site.idle()
-        page = await site.store.range(TENANT, site.d1.id, ["batteryLevel"], TS, TS + 1)
+        page = await site.store.range(TENANT, [site.d1.id], ["batteryLevel"], TS, TS + 1)
         assert [(point.ts_ms, point.value) for point in page.points] == [(TS, 2)]
         await product(site)
         await until(lambda: _is_forgotten(site))
