@@ -40,8 +40,10 @@ from engine.stores.windows import Run, Window
 _STATEMENT_COSTS: Final = 250
 """What one more statement costs, in points that are read whole."""
 
-_kinds_rows: Final = Rows(tuple[int, int | None, float | None, bool | None, str | None, str | None])
-_end_rows: Final = Rows(tuple[int, str | None, int | None, float | None, bool | None, str | None, str | None])
+_kinds_rows: Final[Rows[Any]] = Rows(tuple[int, int | None, float | None, bool | None, str | None, str | None])
+_end_rows: Final[Rows[Any]] = Rows(
+    tuple[int, str | None, int | None, float | None, bool | None, str | None, str | None]
+)
 
 
 async def aggregate(
