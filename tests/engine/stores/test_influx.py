@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from engine.errors import PointsRefused, StoreUnavailable, Unfit
 from engine.message import Point, now_ms
 from engine.stores.influx import InfluxTimeseries
 from engine.stores.influx_access import Access
+from engine.stores.memory import MemoryTimeseries
 from engine.stores.values import INT64_MAX, INT64_MIN, MAX_TS_MS
+from engine.stores.windows import Window
 from tests.certificates import certificate
 from tests.services import (
     Influx,
@@ -164,6 +167,38 @@ async def test_doubles_as_influxdb_writes_them(store: InfluxTimeseries) -> None:
     assert repr(found) == repr(numbers)
     [bucket] = await store.aggregate(T, [D], None, 0, 1, ["first", "last", "min"])
     assert repr(bucket.values) == "{'first': -0.0, 'last': -0.0, 'min': 0.0}"
+
+
+@pytest.mark.asyncio
+async def test_windows_that_are_counted_again_are_in_order(store: InfluxTimeseries) -> None:
+    # Months, so that no two windows are asked for together; types sent before, so that they are looked at closely.
+    months = [round(datetime(2026, month, 1, tzinfo=UTC).timestamp() * 1000) for month in range(1, 6)]
+    jan, feb, mar, apr, may = months
+    await store.write([Point(T, D, "k", jan, True), Point(T, D, "k", feb, 2), Point(T, D, "k", apr, 7)])
+    await store.write([Point(T, D, "k", jan, "x"), Point(T, D, "k", feb, 1.5), Point(T, D, "k", mar, 4)])
+    functions = ["min", "sum", "p50", "first", "last", "count"]
+    found = await store.aggregate(T, [D], None, jan, may, functions, Window("1mo"))
+    assert [list(bucket.values.values()) for bucket in found] == [
+        [None, None, None, "x", "x", 1],
+        [1.5, 1.5, 1.5, 1.5, 1.5, 1],
+        [4, 4, 4, 4, 4, 1],
+        [7, 7, 7, 7, 7, 1],
+    ]
+    least = await store.aggregate(T, [D], None, jan, may, ["min"], Window("1mo"))
+    assert [bucket.values["min"] for bucket in least] == [None, 1.5, 4, 7]
+
+
+@pytest.mark.asyncio
+async def test_percentiles_of_many_regular_windows(store: InfluxTimeseries) -> None:
+    # Enough points that InfluxDB counts them, in windows of two sizes.
+    points = [Point(T, D, "k", i * 100, float(i * 7919 % 1000)) for i in range(3000) if i < 2000 or i % 2]
+    await store.write(points)
+    model = MemoryTimeseries()
+    await model.open()
+    await model.write(points)
+    for functions in (["p0", "p50", "p99.9"], ["p33.333", "p100", "mean"]):
+        how = (T, [D], ["k"], 0, 300_000, functions, Window("30s"))
+        assert repr(await store.aggregate(*how)) == repr(await model.aggregate(*how))
 
 
 @pytest.mark.asyncio
