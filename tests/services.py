@@ -195,6 +195,16 @@ def drop_influx_bucket(server: Influx) -> None:
             client.post("/query", data={"q": f'DROP DATABASE "{server.bucket}"'}).raise_for_status()
 
 
+def influx_deletes() -> bool:
+    """Whether the server of the tests deletes points: a named one of version 3 does not."""
+    named = os.environ.get("RULEMILL_TEST_INFLUX_URL")
+    if not named:
+        return True
+    token = os.environ.get("RULEMILL_TEST_INFLUX_TOKEN", "")
+    answer = httpx.get(f"{named}/ping", headers={"Authorization": f"Token {token}"} if token else {})
+    return not answer.headers.get("X-Influxdb-Version", "").startswith("3")
+
+
 @cache
 def shared_influx() -> Influx:
     """One server for all tests of the process; they take buckets of their own (`influx_bucket`)."""

@@ -40,8 +40,10 @@ from engine.stores.windows import Run, Window
 _STATEMENT_COSTS: Final = 250
 """What one more statement costs, in points that are read whole."""
 
-_kinds_rows: Final = Rows(tuple[int, int | None, float | None, bool | None, str | None, str | None])
-_end_rows: Final = Rows(tuple[int, str | None, int | None, float | None, bool | None, str | None, str | None])
+_kinds_rows: Final[Rows[Any]] = Rows(tuple[int, int | None, float | None, bool | None, str | None, str | None])
+_end_rows: Final[Rows[Any]] = Rows(
+    tuple[int, str | None, int | None, float | None, bool | None, str | None, str | None]
+)
 
 
 async def aggregate(
@@ -163,10 +165,11 @@ class _Aggregate:
         doubtful: dict[Name, list[int]] = {}
         for name, rows in self._rows.items():
             pure = self._is_pure(name)
-            for index, row in rows.items():
+            for index in sorted(rows):
+                row = rows[index]
                 values = self._values.setdefault(name, {}).setdefault(index, {})
                 if "count" in self._asked:
-                    values["count"] = row["count(t)"]
+                    values["count"] = row.get("count(t)", 0)
                 for function in self._ends:
                     clear, values[function] = end_of(function, row)
                     if not clear:
@@ -189,9 +192,9 @@ class _Aggregate:
         for name, rows in self._rows.items() if self._percentiles else ():
             if not self._is_pure(name):
                 continue
-            counts = {index: row["count(t)"] for index, row in rows.items()}
+            counts = {index: row.get("count(t)", 0) for index, row in rows.items()}
             parts = list(_of_equal_count(self._grid, counts))
-            if len(parts) * _STATEMENT_COSTS > sum(counts.values()):
+            if not all(counts.values()) or len(parts) * _STATEMENT_COSTS > sum(counts.values()):
                 doubtful[name] = sorted(rows)
                 continue
             scope, field = Scope(self._scope.tenant, [name[0]], [name[1]]), self._kinds[name]
@@ -203,7 +206,7 @@ class _Aggregate:
                 yield self._grid.statement(",".join(calls), decoder, scope, self._percentile, index, run)
 
     def _percentile(self, name: Name, index: int, row: tuple[Any, ...]) -> None:
-        found = zip(self._percentiles, map(plain, row), strict=True)
+        found = {name: plain(value) for name, value in zip(self._percentiles, row, strict=True) if value is not None}
         self._values.setdefault(name, {}).setdefault(index, {}).update(found)
 
 

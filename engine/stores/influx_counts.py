@@ -112,9 +112,12 @@ def end_of(function: str, row: Row) -> tuple[bool, Any]:
 
     A point that was sent with several types stands in all their fields. So it is clear where there is but one.
     """
-    found = [row.get(f"{function}({field})") for field in FIELDS]
+    found: list[Any] = [row.get(f"{function}({field})") for field in FIELDS]
     types = "".join(field for field, value in zip(FIELDS, found, strict=True) if value is not None)
-    return len(types) == 1, value_of((*found, types)) if len(types) == 1 else None
+    if len(types) != 1:
+        return False, None
+    long, double, boolean, text, json = found
+    return True, value_of((long, double, boolean, text, json, types))
 
 
 def _is_unwrapped(function: str, row: Row) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from heapq import merge
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from engine.errors import BadInput
 from engine.message import Point
@@ -19,7 +19,7 @@ from engine.stores.line_protocol import shown_name
 from engine.stores.timeseries import Page
 from engine.stores.values import MAX_TS_MS, is_name
 
-_tag_rows: Final = Rows(tuple[str, str])
+_tag_rows: Final[Rows[Any]] = Rows(tuple[str, str])
 
 _MORE: Final = 64
 """Points read beyond a page: a message's keys share a time, and its points must not be parted without order."""

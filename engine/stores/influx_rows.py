@@ -80,9 +80,9 @@ _answers = msgspec.json.Decoder(Answer)
 class Rows(Generic[Row]):
     """Decodes the values of a series whose columns are of the types of `row`."""
 
-    def __init__(self, row: type[Row]) -> None:
-        self._type = list[row]  # type: ignore[valid-type]
-        self._decoder = msgspec.json.Decoder(self._type)
+    def __init__(self, row: Any) -> None:
+        self._type: Any = list.__class_getitem__(row)
+        self._decoder: msgspec.json.Decoder[list[Row]] = msgspec.json.Decoder(self._type)
 
     def __call__(self, series: Series) -> list[Row]:
         """The rows; StoreUnavailable for others."""
@@ -91,13 +91,14 @@ class Rows(Generic[Row]):
                 return self._decoder.decode(series.values)
             # InfluxDB writes the double -0.0 as the integer -0, which has no sign for whoever reads it as one.
             loose = json.loads(bytes(series.values), parse_int=_number)
-            return msgspec.convert(loose, self._type)
+            rows: list[Row] = msgspec.convert(loose, self._type)
+            return rows
         except (ValueError, msgspec.MsgspecError) as error:
             raise StoreUnavailable(f"InfluxDB's rows cannot be read: {error}") from error
 
 
-field_rows = Rows(FieldRow)
-named_rows = Rows(NamedRow)
+field_rows: Final = Rows[FieldRow](FieldRow)
+named_rows: Final = Rows[NamedRow](NamedRow)
 
 
 def answer(line: bytes) -> Answer:

@@ -20,7 +20,7 @@ MOST_NUMBERS: Final = 5_000_000
 Values = dict[Name, dict[int, dict[str, Any]]]
 """By series and window, by function."""
 
-_rows: Final = Rows(tuple[int, int | None, float | None, str | None])
+_rows: Final[Rows[Any]] = Rows(tuple[int, int | None, float | None, str | None])
 
 
 async def read_whole(

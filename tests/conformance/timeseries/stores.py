@@ -12,7 +12,7 @@ from engine.stores.influx import InfluxTimeseries
 from engine.stores.memory import MemoryTimeseries
 from engine.stores.sqlite import SqliteTimeseries
 from engine.stores.timeseries import Timeseries
-from tests.services import influx_bucket, shared_influx
+from tests.services import influx_bucket, influx_deletes, shared_influx
 
 T, D = "acme", "dev 1"
 NOW = 1451649600512
@@ -56,7 +56,7 @@ async def influxdb(_: Path) -> AsyncIterator[Timeseries]:
 
 
 STORES: dict[str, Kind] = {
-    "influxdb": Kind(influxdb, examples=12),
+    "influxdb": Kind(influxdb, deletes=influx_deletes(), examples=12),
     "memory": Kind(memory),
     "sqlite": Kind(sqlite),
 }

@@ -21,7 +21,7 @@ DENIED = Said(403, {"code": "forbidden", "message": "insufficient permissions"})
 MISSING = Said(404, {"code": "not found", "message": 'bucket "rulemill" not found'})
 POLICIES = {
     "columns": ["name", "duration", "shardGroupDuration", "replicaN", "default"],
-    "values": [["autogen", "0s", "168h0m0s", 1, True]],
+    "values": [["autogen", "0s", "2184h0m0s", 1, True]],
 }
 ONE: Mapping[str, Said | list[Said]] = {
     "SHOW DATABASES": Said(
@@ -139,7 +139,8 @@ async def test_version_2_makes_what_is_missing() -> None:
     }
     server, _ = await open_and_write(answers, token="T0")
     made = {asked.what: asked.json for asked in server.asked if asked.what.startswith("POST /api/v2/") and asked.json}
-    assert made["POST /api/v2/buckets"] == {"name": "rulemill", "orgID": "0a", "retentionRules": []}
+    rule = {"type": "expire", "everySeconds": 0, "shardGroupDurationSeconds": 91 * 86_400}
+    assert made["POST /api/v2/buckets"] == {"name": "rulemill", "orgID": "0a", "retentionRules": [rule]}
     assert made["POST /api/v2/dbrps"] == MAPPING
 
 
@@ -148,7 +149,7 @@ async def test_version_2_makes_what_is_missing() -> None:
     [
         (
             {"GET /api/v2/buckets": MISSING, "POST /api/v2/buckets": DENIED},
-            "influx bucket create --name rulemill --org acme --retention 0",
+            "influx bucket create --name rulemill --org acme --retention 0 --shard-group-duration 91d",
         ),
         (
             {"GET /api/v2/dbrps": Said(200, {"content": []}), "POST /api/v2/dbrps": DENIED},
