@@ -232,3 +232,10 @@ async def test_nothing_is_assigned_that_the_chain_cannot_be_told_of(
     assert (await site.user("ann", "")).status_code == 200
     site.ingress.closed_reason = "backlog full"
     assert ((await site.user("ann", method="DELETE")).status_code, await site.owner()) == (503, "ann")
+
+
+async def test_a_deleted_device_leaves_no_window(site: ClaimSite) -> None:
+    await site.post("claim", '{"secretKey":"value"}')
+    await site.registry.delete_device(TENANT, "d1")
+    assert await site.redis.keys("rm:{reg}:claim:*") == []
+    assert (await site.user("ann", "value")).status_code == 404
