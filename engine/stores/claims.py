@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 import redis.asyncio as redis
 
-from engine.stores.registry import P, digest
+from engine.stores.register import P
 
 MAX_MS: Final = 10 * 365 * 86_400_000
 """Longest window; a longer one that is asked for is as long as this."""
@@ -20,22 +21,23 @@ class Claims:
 
     async def open(self, device: str, secret: str, duration_ms: int) -> bool:
         """Open the window of a device; False if one is open already, which stays as it is (`TB-S25`)."""
-        made = await self._client.set(_key(device), _print(device, secret), nx=True, px=min(duration_ms, MAX_MS))
+        made = await self._client.set(key(device), _print(device, secret), nx=True, px=min(duration_ms, MAX_MS))
         return made is not None
 
     async def matches(self, device: str, secret: str) -> bool | None:
         """Whether the secret is that of the open window; None if none is open."""
-        print_ = await self._client.get(_key(device))
-        return None if print_ is None else print_ == _print(device, secret).encode()
+        print_ = await self._client.get(key(device))
+        return None if print_ is None else print_ == _print(device, secret)
 
     async def close(self, device: str) -> None:
         """End the window, if one is open."""
-        await self._client.delete(_key(device))
+        await self._client.delete(key(device))
 
 
-def _key(device: str) -> str:
+def key(device: str) -> str:
+    """Where the window of a device stands."""
     return f"{P}claim:{device}"
 
 
-def _print(device: str, secret: str) -> str:
-    return digest("CLAIM", device, secret)
+def _print(device: str, secret: str) -> bytes:
+    return hashlib.sha256(f"{device}\0{secret}".encode()).digest()

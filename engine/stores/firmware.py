@@ -26,7 +26,8 @@ MAX_A_PRODUCT: Final = 20
 """Images a product may have: they all are in Redis's memory."""
 MEMORY_SHARE: Final = 0.6
 """Of Redis's memory limit, that an upload may fill up to: messages need the rest."""
-PIECE_BYTES: Final = 256 * 1024
+PIECE_BYTES: Final = 64 * 1024
+"""Read at a time: a client that takes a piece in less than half a minute is not too slow."""
 
 Kind = Literal["FIRMWARE", "SOFTWARE"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)

@@ -20,7 +20,7 @@ import redis.asyncio as redis
 from engine.errors import BadInput, Conflict, NotFound
 from engine.message import now_ms
 from engine.node import Product
-from engine.stores import handouts, links, rollouts
+from engine.stores import claims, handouts, links, rollouts
 from engine.stores.certificates import X509_CERTIFICATE, fingerprint_of
 from engine.stores.register import CHANNEL as CHANNEL
 from engine.stores.register import SEQUENCE as SEQUENCE
@@ -407,7 +407,7 @@ class Registry:
                 blob,
                 [
                     *_unlist(device),
-                    ("DEL", f"{P}device:{device.id}", f"{P}children:{device.id}"),
+                    ("DEL", f"{P}device:{device.id}", f"{P}children:{device.id}", claims.key(device.id)),
                     ("HDEL", handouts.HANDOUTS, device.id),
                     ("SREM", UNANNOUNCED, device.id),
                     *rollouts.gone(device.id),

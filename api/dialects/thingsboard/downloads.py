@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from api.dialects.thingsboard.ota import NotAssigned, assigned, part_of, read
+from api.dialects.thingsboard.ota import NotAssigned, Part, assigned, part_of, read
 from api.dialects.thingsboard.settings import MAX_MQTT_BYTES
 from engine.errors import NotFound
 from engine.stores.firmware import MAX_BYTES, PREFIXES, Image, Kind
@@ -46,26 +46,33 @@ class Downloads:
             length = part.stop - part.start
             topic = f"v2/{prefix}/response/{request}/chunk/{chunk}"
             if length <= LARGE_BYTES:
-                session.answer(topic, await read(session.parts, session.device, part))
-                return
-            if session.download is not None:
-                await asyncio.wait([session.download])
-            await self._take(length)
-            try:
-                acked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                body = await read(session.parts, session.device, part)
-                sent = session.answer(topic, body, lambda: acked.set_result(None))
-            except BaseException:
-                self._give(length)
-                raise
+                sent = session.answer(topic, await read(session.parts, session.device, part))
+            else:
+                sent = await self._send_large(session, topic, part)
+            if not sent:
+                # The client has said how long a packet it takes.
+                session.answer(f"v2/{prefix}/error", b"PAYLOAD_TOO_LARGE")
+        except (NotAssigned, NotFound):
+            session.answer(f"v2/{prefix}/error", b"NOT_FOUND")
+
+    async def _send_large(self, session: DeviceLogin, topic: str, part: Part) -> bool:
+        length = part.stop - part.start
+        if session.download is not None:
+            await asyncio.wait([session.download])
+        await self._take(length)
+        sent = False
+        try:
+            acked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            body = await read(session.parts, session.device, part)
+            sent = session.answer(topic, body, lambda: acked.set_result(None))
+        finally:
             if not sent:
                 self._give(length)
-                return
+        if sent:
             session.download = task = asyncio.create_task(self._leave(session, acked, length))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
-        except (NotAssigned, NotFound):
-            session.answer(f"v2/{prefix}/error", b"NOT_FOUND")
+        return sent
 
     async def _image(self, session: DeviceLogin, kind: Kind, request: int, chunk: int) -> Image:
         """The image of a download: the one that was assigned when its first chunk was asked for."""

@@ -11,7 +11,6 @@ from api.dialects.thingsboard.claims import claim, open_window, read_claim, read
 from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.requests import OK, TRANSPORT, as_json, decoded, device_of
 from api.transports.http import HttpError, Request, Response, Route
-from engine.errors import NotFound
 from engine.stores.people import Person
 from engine.stores.registry import Device
 
@@ -63,11 +62,7 @@ class UserClaims:
         return OK
 
     async def _device(self, person: Person, name: str) -> Device:
-        try:
-            device = await self._parts.registry.device(person.tenant, name)
-        except NotFound:
-            device = None
-        # The registry takes ids too.
-        if device is None or device.name != name:
+        device = (await self._parts.registry.find_names(person.tenant, [name])).get(name)
+        if device is None:
             raise HttpError(404, "there is no such device")
         return device

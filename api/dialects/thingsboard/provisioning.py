@@ -145,12 +145,7 @@ class _Work:
         return _success(credential)
 
     async def _known(self, name: str) -> Device | None:
-        try:
-            device = await self._parts.registry.device(self._product.tenant, name)
-        except NotFound:
-            return None
-        # The registry takes ids too.
-        return device if device.name == name else None
+        return (await self._parts.registry.find_names(self._product.tenant, [name])).get(name)
 
     async def _fail(self, name: str, reason: str) -> Answer:
         """Tell the chain; about the product where there is no such device."""

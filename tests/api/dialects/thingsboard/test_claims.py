@@ -17,6 +17,7 @@ from api.transports.http import Route
 from tests.api.dialects.thingsboard.operator_site import OTHER, OperatorSite
 from tests.api.dialects.thingsboard.site import TOKEN
 from tests.api.stack import TENANT
+from tests.api.transports.mqtt.harness import RawClient, publication
 
 pytestmark = pytest.mark.asyncio
 
@@ -215,8 +216,11 @@ async def test_a_device_claims_over_mqtt(site: ClaimSite) -> None:
         await client.publish("v1/devices/me/claim", '{"secretKey":"value","durationMs":60000}', qos=1)
         # Acknowledged is durable.
         assert (await site.user("ann", "value")).status_code == 200
-        with pytest.raises(aiomqtt.MqttError):
-            await client.publish("v1/devices/me/claim", "{}", qos=1)
+    owned = await RawClient.open(site.mqtt_port)
+    await owned.login(username=TOKEN)
+    owned.say(publication(b"{}", 1, topic="v1/devices/me/claim"))
+    assert await owned.hear() is None
+    await owned.close()
     kinds = [(each.type, each.metadata["transport"]) for each in await site.messages()]
     assert kinds == [("CLAIM_REQUEST", "mqtt"), ("ENTITY_ASSIGNED", "http")]
 
@@ -232,3 +236,10 @@ async def test_nothing_is_assigned_that_the_chain_cannot_be_told_of(
     assert (await site.user("ann", "")).status_code == 200
     site.ingress.closed_reason = "backlog full"
     assert ((await site.user("ann", method="DELETE")).status_code, await site.owner()) == (503, "ann")
+
+
+async def test_a_deleted_device_leaves_no_window(site: ClaimSite) -> None:
+    await site.post("claim", '{"secretKey":"value"}')
+    await site.registry.delete_device(TENANT, "d1")
+    assert await site.redis.keys("rm:{reg}:claim:*") == []
+    assert (await site.user("ann", "value")).status_code == 404

@@ -350,6 +350,21 @@ async def test_an_answer_needs_no_subscription(site: OtaSite) -> None:
     await client.close()
 
 
+async def test_what_the_client_does_not_take_is_told(site: OtaSite) -> None:
+    await site.assign(await site.upload())
+    client = await RawClient.open(site.mqtt_port)
+    await client.login(username=TOKEN, level=5, maximum_packet_bytes=1000)
+    for id, size in enumerate((b"", b"2000", b"500"), 1):
+        client.say(publication(size, id, topic="v2/fw/request/1/chunk/0"))
+    answers = [packet for packet in await client.hear_many(6) if type(packet).__name__ == "Publish"]
+    assert [(answer.topic, answer.payload) for answer in answers] == [
+        ("v2/fw/error", b"PAYLOAD_TOO_LARGE"),
+        ("v2/fw/error", b"PAYLOAD_TOO_LARGE"),
+        ("v2/fw/response/1/chunk/0", IMAGE[:500]),
+    ]
+    await client.close()
+
+
 async def test_large_answers_wait_for_room_in_memory(
     site: OtaSite, device: Device1, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,6 +158,16 @@ async def test_a_request_that_cannot_be_read(site: ProvisionSite, body: Any) -> 
     assert (await site.http.get("/api/v1/provision")).status_code == 405
 
 
+@pytest.mark.spec("TB-S9", "G-12")
+async def test_a_request_that_is_too_large(site: ProvisionSite) -> None:
+    host, _, port = site.address.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /api/v1/provision HTTP/1.1\r\nHost: x\r\nContent-Length: 52428801\r\n\r\n")
+    async with asyncio.timeout(10):
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 413 ")
+    writer.close()
+
+
 @pytest.mark.spec("TB-S32", "TB-X1")
 async def test_a_device_chooses_its_credential(site: ProvisionSite) -> None:
     await site.product()
