@@ -15,7 +15,7 @@ from api.activity import Activity
 from engine import metrics
 from engine.ingress import Ingress
 from engine.message import Message, new_id
-from engine.replies import Replies
+from engine.replies import Answer, Replies
 from engine.stores.registry import Device
 
 AHEAD_MS: Final = 1000
@@ -140,6 +140,15 @@ class Intake:
             return
         for i in range(0, len(messages), SLICE):
             await self.submit(messages[i : i + SLICE])
+
+    async def ask(self, message: Message, timeout_s: float) -> Answer | None:
+        """Store a message and wait for what its chain answers, or for its end without one; None: neither in time.
+
+        Raises Refused.
+        """
+        with self._replies.wait() as waiting:
+            await self.submit([replace(message, reply_to=waiting.to, awaited=True)])
+            return await waiting.next(timeout_s)
 
     async def submit_and_wait(self, messages: Sequence[Message], timeout_s: float) -> str:
         """Store messages and wait for their end in the chain and in the telemetry store (`G-20`).

@@ -12,7 +12,7 @@ from engine.stores.links import normalized
 from engine.stores.registry import Device, Registry
 
 RESERVED: Final = frozenset(
-    {"ct", "deviceId", "deviceName", "deviceType", "dialect", "error", "geo", "productId", "scope", "store",
+    {"broadcast", "ct", "deviceId", "deviceName", "deviceType", "dialect", "error", "geo", "productId", "scope", "store",
      "transport", "ts"}
 )  # fmt: skip
 """Metadata that chains rely on: what a callback brings may not pass for it."""

@@ -1,4 +1,5 @@
-"""What a product says of the radio networks whose data may come in for it: the facets `sigfox`, `ttn`, `chirpstack`.
+"""What a product says of the radio networks whose data may come in for it: the facets `sigfox`, `sgfx`, `ttn`,
+`chirpstack`.
 
 A facet that is there lets its network in, unless it says `enabled: false`.
 """
@@ -34,6 +35,24 @@ _REFERENCE: Final = re.compile(r"\$\{secret:([^{}]+)\}")
 class Sigfox(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """Callbacks of the Sigfox backend, to `/sigfox/{product}?id={device}&data={data}`; read by `transform`."""
 
+    enabled: Enabled = True
+    auto_generate: AutoGenerate = False
+
+
+class Sgfx(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Callbacks of the Sigfox backend for apps, to `/sgfx/{product}/{key}/?id={device}&data={data}&ack={ack}`.
+
+    They are read by `transform`, which gives `[{"key", "value"}]`, or for `ack` what goes down to the device.
+    """
+
+    key: Annotated[
+        str,
+        Meta(
+            min_length=8,
+            description="The last part of the address, which nobody else knows; `${secret:NAME}` names a secret of "
+            "the tenant.",
+        ),
+    ]
     enabled: Enabled = True
     auto_generate: AutoGenerate = False
 
@@ -99,8 +118,8 @@ class ChirpStack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     mqtt: Mqtt | None = None
 
 
-Facet = Sigfox | Ttn | ChirpStack
-FACETS: Final[Mapping[str, type[Facet]]] = {"sigfox": Sigfox, "ttn": Ttn, "chirpstack": ChirpStack}
+Facet = Sigfox | Sgfx | Ttn | ChirpStack
+FACETS: Final[Mapping[str, type[Facet]]] = {"sigfox": Sigfox, "sgfx": Sgfx, "ttn": Ttn, "chirpstack": ChirpStack}
 """Facet by its name."""
 
 

@@ -49,8 +49,7 @@ class Passwords:
 
     async def hash(self, password: str, pointer: str = "/password") -> str:
         """What to keep of a new password. BadInput with `pointer` for one that is too short or too long; Busy."""
-        if not LEAST <= len(password) <= MOST:
-            raise BadInput(f"a password has {LEAST} to {MOST} characters", pointer)
+        check_length(password, pointer)
         return await self._run(lambda: _HASHER.hash(password.encode(errors="surrogatepass")))
 
     async def verify(self, kept: str, password: str) -> bool:
@@ -76,6 +75,12 @@ class Passwords:
 
     def _done(self, _: object) -> None:
         self._waiting -= 1
+
+
+def check_length(password: str, pointer: str) -> None:
+    """BadInput with `pointer` for a password that is too short or too long."""
+    if not LEAST <= len(password) <= MOST:
+        raise BadInput(f"a password has {LEAST} to {MOST} characters", pointer)
 
 
 def _matches(kept: str, password: str) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 from api.transports.http import JSON, Response
 from engine.errors import BadInput
 from nodes.codecs.downlink import payload_bytes
+from nodes.codecs.records import DIFFERENCE_BELOW, resolve_time
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_DIGITS: Final = 24
@@ -19,6 +20,7 @@ ANSWER_WITHIN_S: Final = 5.0
 """How long a callback that may be answered waits for the chain."""
 
 _HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2})*")
+_NUMBER: Final = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
 
 
 def payload_of(data: str) -> bytes:
@@ -28,6 +30,16 @@ def payload_of(data: str) -> bytes:
     if len(data) > MAX_DIGITS:
         raise BadInput(f"data has more than {MAX_DIGITS} digits", "/data")
     return bytes.fromhex(data)
+
+
+def time_ms(given: Mapping[str, str]) -> int | None:
+    """When an uplink was received, of epoch seconds or milliseconds; None when it is not told. BadInput."""
+    text = given.get("time")
+    if not text:
+        return None
+    if not _NUMBER.fullmatch(text) or float(text) < DIFFERENCE_BELOW:
+        raise BadInput("time is not in seconds since 1970", "/time")
+    return resolve_time(float(text), 0, "/time")
 
 
 def wants_answer(given: Mapping[str, str]) -> bool:

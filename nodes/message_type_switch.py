@@ -20,6 +20,7 @@ LABELS: Final[dict[str, str]] = {
     "RAW_UPLINK": "Raw uplink",
     "DEVICE_EVENT": "Device event",
     "COMMAND_RESPONSE": "Command response",
+    "PARSE_REQUEST": "Parse request",
     # connections
     "ACTIVITY_EVENT": "Activity Event",
     "INACTIVITY_EVENT": "Inactivity Event",
@@ -72,7 +73,7 @@ LABELS: Final[dict[str, str]] = {
     "REST_API_REQUEST": "REST API request",
 }
 """Message type to label, as `TbMsgType` and `TbNodeConnectionType` of thingsboard/thingsboard name them, so that
-chains from there keep their labels; raw uplinks, device events, command responses and
+chains from there keep their labels; raw uplinks, device events, command responses, parse requests and
 all of users of apps are additions."""
 
 

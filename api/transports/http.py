@@ -149,7 +149,7 @@ class Front:
         if self._mounts and scope["type"] != "lifespan":
             mounted = self._mounts.get(scope["path"].split("/", 2)[1])
             if mounted is not None:
-                await mounted(scope, receive, send)
+                await mounted(self._seen(scope), receive, send)
                 return
         if scope["type"] != "http":
             await self._other(scope, receive, send)
@@ -180,6 +180,16 @@ class Front:
             pass
         finally:
             request.release()
+
+    def _seen(self, scope: Scope) -> Scope:
+        """The scope for an application that does not know our proxies: of TLS, where the client's side has it."""
+        client = scope.get("client")
+        if not client or client[0] not in self._held.trusted_proxies:
+            return scope
+        told = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
+        if told[:1] != [b"https"]:
+            return scope
+        return {**scope, "scheme": "wss" if scope["type"] == "websocket" else "https"}
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop are not the application's (a no-op); WebSockets are the fallback's."""

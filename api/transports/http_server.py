@@ -22,7 +22,7 @@ from uvicorn.config import Config as UvicornConfig
 from uvicorn.server import ServerState
 
 from api.transports.http import Asgi, Receive, Scope, Send
-from api.transports.http_deadlines import Deadlines, PacedReceive, paced_protocol
+from api.transports.http_deadlines import Deadlines, PacedReceive, paced_protocol, paced_websocket
 from api.transports.http_resets import reset_incomplete
 from engine.config import Tls
 
@@ -87,7 +87,7 @@ class _Uvicorn:
         self._protocol = paced_protocol(deadlines)
         self._handshake_s = deadlines.handshake_s
         self._config = UvicornConfig(
-            app, http=self._protocol, ws="wsproto", lifespan="off", interface="asgi3", log_config=None,
+            app, http=self._protocol, ws=paced_websocket(deadlines), lifespan="off", interface="asgi3", log_config=None,
             access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=KEEP_ALIVE_S,
         )  # fmt: skip
         self._state = ServerState()

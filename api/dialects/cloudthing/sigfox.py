@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from api.callback_variables import variables
 from api.dialects.cloudthing.connectors import Connectors, need_transform
 from api.networks import Sigfox
-from api.sigfox import ANSWER_WITHIN_S, MAX_BODY_BYTES, answered, downlink, payload_of, wants_answer
+from api.sigfox import ANSWER_WITHIN_S, MAX_BODY_BYTES, answered, downlink, payload_of, time_ms, wants_answer
 from api.transports.http import Route
 from api.transports.http_exchange import Request, Response
 from engine.errors import BadInput, Refused
@@ -22,7 +22,6 @@ from engine.message import Message
 from engine.replies import Answer
 from engine.stores.links import SIGFOX
 from engine.stores.registry import Device
-from nodes.codecs.records import DIFFERENCE_BELOW, resolve_time
 from nodes.codecs.values import decode_json
 
 log = logging.getLogger("rulemill.cloudthing")
@@ -128,7 +127,7 @@ def _read(given: dict[str, str]) -> _Callback:
     id = given.get("id") or given.get("device") or ""
     if not id:
         raise BadInput("id is missing", "/id")
-    ts_ms = _time(given["time"]) if given.get("time") else None
+    ts_ms = time_ms(given)
     data = given.get("data")
     service = ""
     if data is None:
@@ -140,13 +139,6 @@ def _read(given: dict[str, str]) -> _Callback:
     # Without a time or a number nothing tells the same message sent twice from two equal messages.
     key = f"{service}/{given.get('time', '')}/{number}/{(data or '').lower()}" if ts_ms is not None or number else ""
     return _Callback(id, ts_ms, payload, service, key, given)
-
-
-def _time(text: str) -> int:
-    """Epoch seconds, or milliseconds."""
-    if not _NUMBER.fullmatch(text) or float(text) < DIFFERENCE_BELOW:
-        raise BadInput("time is not in seconds since 1970", "/time")
-    return resolve_time(float(text), 0, "/time")
 
 
 def _event(callback: _Callback) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from api.dialects.thethingsio.linking import LinkRoutes
 from api.dialects.thethingsio.magic import Magic
 from api.dialects.thethingsio.objects import ObjectRoutes
 from api.dialects.thethingsio.parts import Parts
+from api.dialects.thethingsio.sigfox import SigfoxRoutes
 from api.dialects.thethingsio.streams import Streams
 from api.dialects.thethingsio.subscriptions import Subscriptions
 from api.dialects.thethingsio.thing_api import ThingApi
@@ -25,7 +26,7 @@ METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 class ThethingsIoHttp:
-    """The surface (`G-4`): `/v2`. `stop` ends what it has under way."""
+    """The surface (`G-4`): `/v2` and `/sgfx`. `stop` ends what it has under way."""
 
     name = "thethingsio"
     cors = True
@@ -42,6 +43,7 @@ class ThethingsIoHttp:
             *ValueRoutes(parts, callers, Magic(parts, callers), self._streams).routes,
             *ObjectRoutes(parts, callers, self._streams).routes,
             *ThingApi(parts, ThingCalls(parts), self._streams).routes,
+            *SigfoxRoutes(parts).routes,
             *(Route(method, pattern, self._nowhere) for method in METHODS for pattern in ("/v2", "/v2/{path*}")),
         )
 
@@ -50,8 +52,8 @@ class ThethingsIoHttp:
         self._streams.stop()
 
     def owns(self, request: Request) -> bool:
-        """Everything under /v2."""
-        return request.segments[:1] == ("v2",)
+        """Everything under /v2 and /sgfx."""
+        return request.segments[:1] in (("v2",), ("sgfx",))
 
     def error(self, request: Request, status: int, reason: str, headers: Sequence[Header] = ()) -> Response:
         """`{"status": "error", "code": …, "message": …}` (`TTI-S2`)."""

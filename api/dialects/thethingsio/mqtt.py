@@ -37,7 +37,7 @@ THINGS: Final = "v2/things/"
 ACTIVATIONS: Final = "v2/activations/"
 MAX_BYTES: Final = 64 * 1024
 MOST_FOLLOWED: Final = 100
-"""Things that one connection may follow."""
+"""Topics of things that one connection may subscribe to."""
 
 
 class ThingMqtt:
@@ -62,6 +62,8 @@ class ThingLogin:
     def __init__(self, parts: Parts, subscriptions: Subscriptions) -> None:
         self._parts, self._subscriptions = parts, subscriptions
         self._session: Session | None = None
+        self._wanted: set[str] = set()
+        """Topics of things that were granted: those of one packet are, before any of them is followed."""
         self._followed: dict[str, ThingToken] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -119,8 +121,11 @@ class ThingLogin:
             fits = topic_filter.startswith(ACTIVATIONS) and code != "" and rest != ""
         if not fits or "+" in topic_filter or "#" in topic_filter:
             return SUBSCRIPTION_REFUSED
-        full = topic_filter not in self._followed and len(self._followed) >= MOST_FOLLOWED
-        return SUBSCRIPTION_REFUSED if full else 1
+        if token != topic_filter:
+            if topic_filter not in self._wanted and len(self._wanted) >= MOST_FOLLOWED:
+                return SUBSCRIPTION_REFUSED
+            self._wanted.add(topic_filter)
+        return 1
 
     def subscribed(self, topic_filter: str, qos: int) -> None:
         """Follow the thing, or activate one."""
@@ -131,6 +136,7 @@ class ThingLogin:
 
     def unsubscribed(self, topic_filter: str) -> None:
         """Follow it no more."""
+        self._wanted.discard(topic_filter)
         followed = self._followed.pop(topic_filter, None)
         if followed is not None:
             self._spawn(followed.end())
@@ -138,7 +144,9 @@ class ThingLogin:
     async def _follow(self, topic: str) -> None:
         print_ = token_print(THING_TOKEN, topic.removeprefix(THINGS))
         device = await self._parts.auth.find(print_)
-        if device is None or not device.enabled or self._session is None or topic in self._followed:
+        if device is None or not device.enabled or self._session is None:
+            return
+        if topic not in self._wanted or topic in self._followed:
             return
 
         def heard(told: Told) -> None:

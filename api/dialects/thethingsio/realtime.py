@@ -50,6 +50,7 @@ class _Client:
         self.waiting: asyncio.Queue[Event] = asyncio.Queue(MOST_WAITING)
         self.writer: asyncio.Task[None] | None = None
         self.changing = asyncio.Lock()
+        self.cut = False
 
 
 class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
@@ -90,11 +91,12 @@ class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
             await self.emit(event, data, to=client.sid)
 
     def _say(self, client: _Client, event: str, data: Any) -> None:
-        if client.sid not in self._clients:
+        if client.cut or client.sid not in self._clients:
             return
         try:
             client.waiting.put_nowait((event, data))
         except asyncio.QueueFull:
+            client.cut = True
             log.warning("a client that does not read is cut off: %d events wait for it", MOST_WAITING)
             # Not through `disconnect`, which would queue behind all that it has not read.
             self._spawn(self._cut(client))

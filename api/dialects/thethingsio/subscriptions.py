@@ -52,8 +52,8 @@ class Subscriptions:
         if tenant not in self._listening:
             try:
                 end = await self._values.listen(tenant, self._told)
-            except RedisConnectionError:
-                members.discard(made)
+            except BaseException:  # also when whoever asked has gone away meanwhile
+                await self.leave(made)
                 raise
             if tenant in self._listening:
                 await end()  # another one was quicker

@@ -13,6 +13,7 @@ from api.dialects.thethingsio.concerns import session_ended
 from api.dialects.thethingsio.dates import iso
 from api.dialects.thethingsio.parts import Parts
 from api.login_throttle import TooManyAttempts
+from api.passwords import check_length
 from api.transports.http import Request, Response, Route
 from api.transports.http_exchange import HttpError
 from engine.errors import BadInput, Conflict, NotFound
@@ -116,11 +117,15 @@ class UserRoutes:
     async def _put_settings(self, request: Request, names: dict[str, str]) -> Response:
         caller = await self._callers.of(request)
         values = await read_object(request, MOST_SETTINGS_BYTES + 1024)
-        if "password" in values:
-            await self.change_password(caller, text_of(values, "password"))
+        password = text_of(values, "password") if "password" in values else ""
+        if password:
+            check_length(password, "/password")
             del values["password"]
+        # What may be refused comes first, so that nothing is done by halves.
         if values:
             await self._parts.users.change_settings(caller.user, values)
+        if password:
+            await self.change_password(caller, password)
         return success("updated")
 
     async def change_password(self, caller: Caller, password: str) -> None:

@@ -202,6 +202,26 @@ async def test_a_forwarded_scheme_counts_only_from_a_trusted_proxy(proxies: list
         assert answer.text == repr(("a", b"", {}, "http", tls, None))
 
 
+@pytest.mark.spec("G-3")
+@pytest.mark.parametrize(
+    ("proxies", "told", "scheme"),
+    [
+        (["127.0.0.1"], "https", "https"), (["127.0.0.1"], "http", "http"), (["127.0.0.1"], None, "http"),
+        (["10.0.0.1"], "https", "http"),
+    ],
+)  # fmt: skip
+async def test_a_mounted_application_is_told_of_tls_by_a_trusted_proxy_too(
+    proxies: list[str], told: str | None, scheme: str
+) -> None:
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["scheme"].encode()})
+
+    async with serving(Front([Things()], trusted_proxies=proxies, mounts={"live": mounted})) as made:
+        headers = {} if told is None else {"x-forwarded-proto": told}
+        assert (await made.http.get("/live/x", headers=headers)).text == scheme
+
+
 @pytest.mark.parametrize(
     ("proxies", "told", "client"),
     [

@@ -9,6 +9,7 @@ from typing import Any
 import aiomqtt
 import pytest
 
+from api.dialects.thethingsio import mqtt
 from tests.api.dialects.thethingsio.world import PRODUCT, World, world
 from tests.api.stack import TENANT
 from tests.engine.toy import until
@@ -105,3 +106,18 @@ async def test_a_thing_that_is_deleted_is_followed_no_more(redis_url: str) -> No
             await until(lambda: not w.dialect.mqtt._subscriptions._by_thing)
             await client.publish(f"v2/things/{token}", '{"values": [{"key": "a", "value": 1}]}', qos=1)
         assert await w.stack.latest(device) == {}
+
+
+@pytest.mark.spec("TTI-X8")
+async def test_one_packet_cannot_ask_for_more_than_one_by_one(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "MOST_FOLLOWED", 2)
+    async with world(redis_url) as w, aiomqtt.Client("127.0.0.1", await port(w)) as client:
+        topics = [f"v2/things/{(await w.thing(f't{i}'))[1]}" for i in range(3)]
+        granted = await client.subscribe([(topic, 1) for topic in topics])
+        assert [int(getattr(each, "value", each)) for each in granted] == [1, 1, 0x80]
+        await client.unsubscribe(topics[0])
+        [granted_now] = await client.subscribe(topics[2], qos=1)
+        assert int(getattr(granted_now, "value", granted_now)) == 1
+        for topic in (topics[0], topics[2]):
+            await client.publish(topic, '{"values": [{"key": "a", "value": 1}]}', qos=1)
+        assert (await heard(client))[0] == topics[2]

@@ -68,7 +68,7 @@ class Client:
 async def client(w: World, module: str, transports: str, namespace: str = "/v2") -> AsyncIterator[Client]:
     process = await asyncio.create_subprocess_exec(
         require("node"), str(Path(__file__).with_name("client.js")), module, w.url + namespace, transports,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20,
         env={**os.environ, "NODE_PATH": str(node_modules("socket.io-client-2", "socket.io-client-4"))},
     )  # fmt: skip
     made = Client(process)

@@ -123,3 +123,15 @@ async def test_the_date(redis_url: str) -> None:
         assert told["values"] == [{"value": told["date"]}]
         assert (await w.call("GET", "/v2/utils/date", token, format="moon")).status_code == 400
         assert (await w.call("GET", "/v2/utils/date")).status_code == 401
+
+
+@pytest.mark.spec("TTI-57", "TTI-S17")
+async def test_settings_that_are_refused_leave_the_password_as_it_was(redis_url: str) -> None:
+    async with world(redis_url) as w:
+        token = await w.register("a@b.c")
+        await w.call("PUT", "/v2/me/settings", token, {"a": "x" * 40_000})
+        for body in ({"password": "another 1", "b": "x" * 40_000}, {"password": "short", "b": 1}):
+            assert (await w.call("PUT", "/v2/me/settings", token, body)).status_code == 400
+        assert (await w.call("GET", "/v2/me/settings", token)).json() == {"a": "x" * 40_000}
+        login = {"email": "a@b.c", "password": "secret 1", "app": APP}
+        assert (await w.call("POST", "/v2/login", body=login)).status_code == 200
