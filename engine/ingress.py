@@ -24,6 +24,7 @@ from engine.failpoints import failpoint
 from engine.message import Message, new_id, now_ms
 from engine.partitions import all_keys, partition_of
 from engine.redis_scripts import SUBMIT
+from engine.service import end
 from engine.wire import Argument, Reply, Wire, call, failed
 
 log = logging.getLogger("rulemill.ingress")
@@ -108,8 +109,7 @@ class Ingress:
         if self._task is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._task), CONFIRM_WITHIN_S)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[None]:

@@ -23,6 +23,7 @@ from engine.feed import WRITE_AT_MOST, Feed, Put
 from engine.leases import Owned
 from engine.message import Point
 from engine.refused_points import RefusedPoint, bury
+from engine.service import end
 from engine.spool import Piece, Spool, SpoolReader
 from engine.stores.timeseries import Timeseries
 from engine.wire import Argument, Wire, failed
@@ -65,8 +66,7 @@ class PointsWriter:
         self._wake.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=finish_s)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None
 
     def own(self, owned: Owned) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 log = logging.getLogger("rulemill.service")
@@ -33,6 +33,11 @@ async def end(task: asyncio.Future[Any], again_s: float = 1.0) -> None:
         await asyncio.wait([task], timeout=again_s)
     if not task.cancelled():
         task.exception()  # looked at, so that nobody is told of it at some later time
+
+
+async def end_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel tasks and wait until all have ended; see `end`."""
+    await asyncio.gather(*[end(task) for task in list(tasks)])
 
 
 class Loop:

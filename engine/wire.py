@@ -20,6 +20,7 @@ from redis.asyncio.connection import parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from engine.redis_scripts import ALL, Script
+from engine.service import end
 
 Argument = str | bytes | int | float
 Reply = Any
@@ -228,7 +229,6 @@ class Subscriber:
     async def stop(self) -> None:
         """Unsubscribe; tolerates being called twice."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None
         await self._wire.close()

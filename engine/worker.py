@@ -31,6 +31,7 @@ from engine.ownership import ADJUST_EVERY_S, Ownership
 from engine.parked import Timers
 from engine.points import PointsWriter
 from engine.recovery import recover
+from engine.service import end_all
 from engine.state import State
 from engine.store_state import StateBoard
 from engine.stores.timeseries import Timeseries
@@ -120,9 +121,7 @@ class Worker:
         await asyncio.gather(self._outward.stop(), self._writer.stop(finish_s=3.0))
         await self._timers.stop()
         await self._store_state.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
         self._tasks = []
         try:
             await self._ownership.release_all()

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from engine.message import now_ms
+from engine.service import end
 from engine.wire import Subscriber
 
 log = logging.getLogger("rulemill.tailing")
@@ -95,8 +96,7 @@ class Watchers(Generic[V]):
 
     async def _unsubscribe(self) -> None:
         if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.gather(self._renewing, return_exceptions=True)
+            await end(self._renewing)
             self._renewing = None
         if self._subscriber is not None:
             await self._subscriber.stop()

@@ -9,6 +9,7 @@ from typing import Final
 
 from engine.config import Settings
 from engine.errors import StoreUnavailable, Unfit
+from engine.service import end
 from engine.stores.influx_access import access
 from engine.stores.opening import open_soon
 from engine.stores.timeseries import Timeseries
@@ -76,8 +77,7 @@ class Opening:
     async def stop(self) -> None:
         """Close the store."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None
         await self._store.close()
 

@@ -22,6 +22,7 @@ from api.keepalives import KeepAlives
 from api.live import Live
 from engine.message import Message, new_id
 from engine.replies import Replies
+from engine.service import end_all
 from engine.stores.answers import Answers
 from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
@@ -84,9 +85,7 @@ class CloudThing:
         self._ends = []
         await self._changes.stop()
         self.keepalives.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
         await self.deliveries.stop()
         await self.logins.stop()
 

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from api.auth import DeviceAuth, Unknown
 from api.dialects.thingsboard.settings import Settings
 from engine.errors import BadInput, Conflict, Refused
+from engine.service import end_all
 from engine.stores.registry import Device, Registry, check_name
 
 log = logging.getLogger("rulemill.thingsboard")
@@ -46,9 +47,7 @@ class Children:
 
     async def stop(self) -> None:
         """End what goes on in the background."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
 
     def known(self, gateway: Device, name: str) -> Device | None:
         """A device that the gateway may speak for, from memory; None where that cannot tell, or says no."""

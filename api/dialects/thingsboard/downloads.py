@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from api.dialects.thingsboard.ota import NotAssigned, Part, assigned, part_of, read
 from api.dialects.thingsboard.settings import MAX_MQTT_BYTES
 from engine.errors import NotFound
+from engine.service import end_all
 from engine.stores.firmware import MAX_BYTES, PREFIXES, Image, Kind
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ class Downloads:
 
     async def stop(self) -> None:
         """Wait for no client any more."""
-        for task in self._leaving:
-            task.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await end_all(self._leaving)
 
     async def answer(self, session: DeviceLogin, kind: Kind, request: int, chunk: int, size: int) -> None:
         """Send a chunk, or the reason why there is none. Raises redis errors."""

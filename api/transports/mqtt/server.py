@@ -21,6 +21,7 @@ from api.transports.mqtt.packets import NOT_AUTHORISED, UNAVAILABLE, Connect
 from api.transports.mqtt.sessions import Holder, Opened, SessionStore
 from api.transports.mqtt.settings import Counters, Settings
 from engine.errors import Refused
+from engine.service import end_all
 
 _log = logging.getLogger("rulemill.mqtt")
 
@@ -98,9 +99,7 @@ class MqttServer:
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners = []
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
         if self._sessions is not None:
             await self._sessions.stop()
 

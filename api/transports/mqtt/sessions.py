@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from api.transports.mqtt.outgoing import Queued
 from api.transports.mqtt.session_scripts import APPLY, BEAT, ENQUEUE, LEAVE, OPEN
 from api.transports.mqtt.topics import Subscriptions
+from engine.service import end_all
 
 CHANNEL: Final = "rm:takeover"
 COUNTER: Final = "rm:{reg}:takeover"
@@ -96,9 +97,7 @@ class SessionStore:
 
     async def stop(self) -> None:
         """End both."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
         self._tasks = []
 
     async def open(self, holder: Holder, *, clean: bool) -> Opened:
