@@ -133,6 +133,7 @@ async def run_api(
     from api.bootstrap import Stores
     from api.bootstrap_firmware import Packages
     from api.connectors import Context, load, named
+    from api.dialect_settings import dialect_settings
     from api.dialects.cloudthing.coap import CloudThingCoap
     from api.dialects.cloudthing.http import CloudThingHttp
     from api.dialects.cloudthing.lorawan_mqtt import LorawanBrokers
@@ -140,7 +141,6 @@ async def run_api(
     from api.dialects.cloudthing.service import CloudThing
     from api.dialects.thethingsio.compose import compose as compose_thethingsio
     from api.dialects.thethingsio.parts import Parts as ThethingsIoParts
-    from api.dialects.thethingsio.settings import Settings as ThethingsIoSettings
     from api.dialects.thingsboard.coap import ThingsBoardCoap
     from api.dialects.thingsboard.http import ThingsBoardHttp
     from api.dialects.thingsboard.http_claims import UserClaims
@@ -208,6 +208,7 @@ async def run_api(
     from nodes.catalogue import Catalogue
 
     stop = stopping()
+    chosen = dialect_settings(settings)
     async with AsyncExitStack() as stack:
         client = connect(url, "api")
         stack.push_async_callback(client.aclose)
@@ -244,7 +245,7 @@ async def run_api(
         )  # fmt: skip
         tb_parts = ThingsBoardParts(
             auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live,
-            registry=registry, claims=Claims(client), firmware=firmware, rollouts=rollouts,
+            registry=registry, claims=Claims(client), firmware=firmware, rollouts=rollouts, settings=chosen.thingsboard,
         )  # fmt: skip
         live_values, mail = LiveValues(url), Mail(client, settings.mail_from, deliverer(settings))
         thethingsio = compose_thethingsio(
@@ -253,7 +254,7 @@ async def run_api(
                 live=live, live_values=live_values, apps=apps, users=app_users, sessions=Sessions(client),
                 rights=Rights(client), objects=Objects(client), activations=activations, firmware=firmware,
                 passwords=passwords, throttle=LoginThrottle(client, "app-user"), mail=mail,
-                settings=ThethingsIoSettings(require_tls=not (settings.apps_without_tls or demo)),
+                settings=chosen.thethingsio,
             ),
             stack,
         )  # fmt: skip

@@ -98,9 +98,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cors_origins: Annotated[list[str], _about("Web origins that may call device paths; empty: any")] = []
     smtp_url: Annotated[str, _about("Mail server, smtp://user:password@host:587; without one, mails become files")] = ""
     mail_from: Annotated[str, _about("Sender of mails")] = "rulemill@localhost"
-    apps_without_tls: Annotated[
-        bool, _about("Let apps of the thethings.iO dialect log in over plain HTTP; --demo does")
-    ] = False
+    thingsboard: Annotated[dict[str, Any], _about("How the ThingsBoard dialect behaves: a table, see below")] = {}
+    thethingsio: Annotated[dict[str, Any], _about("How the thethings.iO dialect behaves: a table, see below")] = {}
     plugins: Annotated[list[str], _about("Names of installed node plug-ins to load")] = []
     connectors: Annotated[list[str], _about("Names of installed connectors to load")] = []
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _about("How much is logged")] = "info"
@@ -189,12 +188,35 @@ def _from_environment(
                 listeners[key] = value
         elif name in known and known[name] not in ("listeners", "tls"):
             field = known[name]
-            lists = ("plugins", "connectors", "trusted_proxies", "cors_origins")
-            merged[field] = [part for part in value.split(",") if part] if field in lists else value
+            merged[field] = _from_variable(field, value, name, findings)
         elif name in ("RULEMILL_TLS_CERTIFICATE", "RULEMILL_TLS_KEY"):
             merged.setdefault("tls", {})[name.removeprefix("RULEMILL_TLS_").lower()] = value
         else:
             findings.append(Finding(name, unknown("variable", name, [*known, *short, *doors, *OTHER_VARIABLES])))
+
+
+_LISTS: Final = ("plugins", "connectors", "trusted_proxies", "cors_origins")
+_TABLES: Final = ("thingsboard", "thethingsio")
+
+
+def _from_variable(field: str, text: str, name: str, findings: list[Finding]) -> Any:
+    """A setting as the environment has it: lists with commas, tables as JSON."""
+    if field in _LISTS:
+        return [part for part in text.split(",") if part]
+    if field in _TABLES:
+        try:
+            return msgspec.json.decode(text or b"{}", type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            findings.append(Finding(name, f"is a table as JSON: {error}"))
+            return {}
+    return text
+
+
+def as_variable(value: Any) -> str:
+    """A setting as the environment has it; what `load` reads back."""
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode()
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def unknown(what: str, name: str, known: Any) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 DIALECT: Final = "tti"
 """Metadata `dialect` of its messages (`G-18`)."""
@@ -17,10 +18,14 @@ SYNC_TIMEOUT_S: Final = 30.0
 """How long a call with `?sync=true` waits for its chain (`G-20`)."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the dialect behaves where it can be chosen."""
 
-    require_tls: bool = True
-    """Apps are refused without TLS (`TTI-2`, `TTI-S1`); things never are."""
-    iso_datetime_everywhere: bool = False
-    """The compact form of dates in the list of all things is given up (`TTI-S12`)."""
+    require_tls: Annotated[
+        bool,
+        Meta(description="Apps are refused without TLS (`TTI-2`, `TTI-S1`); things never are."),
+    ] = True
+    iso_datetime_everywhere: Annotated[
+        bool,
+        Meta(description="The compact form of dates in the list of all things is given up (`TTI-S12`)."),
+    ] = False
