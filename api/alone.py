@@ -13,6 +13,7 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from engine.message import new_id
+from engine.service import end
 
 log = logging.getLogger("rulemill.alone")
 
@@ -50,8 +51,7 @@ class Alone:
     async def stop(self) -> None:
         """End the work, and give the lease back."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None
 
     async def _run(self) -> None:
@@ -88,8 +88,7 @@ class Alone:
                     return
                 until = asked_at + self._life_s
         finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            await end(work)
             with contextlib.suppress(RedisError, TimeoutError):
                 await self._evaluate(_GIVE, timeout_s=1.0)
 

@@ -66,8 +66,8 @@ async def run_worker(settings: Settings, url: str, name: str = "") -> None:
     from chains.plans import PlanSource
     from chains.repository import ChainRepository
     from engine.metric_board import MetricPin
+    from engine.stores.chosen import chosen_store
     from engine.stores.products import Products, Secrets
-    from engine.stores.sqlite import SqliteTimeseries
     from engine.wire import Subscriber, Wire
     from engine.worker import Worker, WorkerParts
     from nodes.catalogue import Catalogue
@@ -90,7 +90,7 @@ async def run_worker(settings: Settings, url: str, name: str = "") -> None:
     worker = Worker(
         WorkerParts(
             url=url, name=name, partitions=partitions, plans=plans,
-            store=SqliteTimeseries(settings.folder() / "telemetry.db"), store_name="sqlite",
+            store=chosen_store(settings),
             product=Products(registry).find, secret=secrets.get,
         )
     )  # fmt: skip
@@ -127,30 +127,56 @@ async def run_api(
     tell: Callable[[], None] | None = None,
 ) -> None:
     """Serve devices and apps until a signal says stop, then answer what was accepted; `tell` is called when ready."""
+    from api.accounts import Accounts
+    from api.activity import Activity
     from api.auth import DeviceAuth
+    from api.bootstrap import Stores
+    from api.bootstrap_firmware import Packages
     from api.connectors import Context, load, named
+    from api.dialect_settings import dialect_settings
     from api.dialects.cloudthing.coap import CloudThingCoap
     from api.dialects.cloudthing.http import CloudThingHttp
     from api.dialects.cloudthing.lorawan_mqtt import LorawanBrokers
     from api.dialects.cloudthing.mqtt import CloudThingMqtt
     from api.dialects.cloudthing.service import CloudThing
+    from api.dialects.thethingsio.compose import compose as compose_thethingsio
+    from api.dialects.thethingsio.parts import Parts as ThethingsIoParts
+    from api.dialects.thingsboard.coap import ThingsBoardCoap
     from api.dialects.thingsboard.http import ThingsBoardHttp
+    from api.dialects.thingsboard.http_claims import UserClaims
     from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
+    from api.dialects.thingsboard.mqtt_provision import ProvisioningMqtt, asks
+    from api.dialects.thingsboard.operator_access import Access
+    from api.dialects.thingsboard.operator_rpc import OperatorRpc, call_record
+    from api.dialects.thingsboard.operator_telemetry import OperatorTelemetry
+    from api.dialects.thingsboard.operators import OperatorHttp
     from api.dialects.thingsboard.parts import Parts as ThingsBoardParts
+    from api.dialects.thingsboard.rollout import RolloutWork
+    from api.dialects.thingsboard.tokens import Tokens
     from api.doors import DRAIN_S, open_doors
+    from api.due import Due, look_at_calls
     from api.first_start import make_what_is_asked
     from api.flow.app import create_app
     from api.flow.operation import Parts as FlowParts
     from api.flow.operation import token_digest
+    from api.flow.point_tailing import PointTail
     from api.flow.tailing import TailHub
     from api.intake import Intake
     from api.live import Live
+    from api.live_values import LiveValues
+    from api.login_throttle import LoginThrottle
+    from api.mail import Mail
+    from api.mail_delivery import deliverer
+    from api.passwords import Passwords
+    from api.server_messages import ServerMessages
+    from api.signing import signing_key
     from api.transports import http_chunks
     from api.transports.http import Asgi, Front
     from api.transports.mqtt.dialect import MqttDialect, Peer
     from api.transports.mqtt.packets import Connect
     from api.transports.mqtt.server import MqttServer
     from api.transports.mqtt.sessions import SessionStore
+    from api.transports.socketio.server import PATH as SOCKETIO
     from chains.repository import ChainRepository
     from engine.deadletters import DeadLetters
     from engine.door import Door
@@ -158,17 +184,31 @@ async def run_api(
     from engine.ingress import Ingress, Limits
     from engine.metric_board import MetricPin
     from engine.replies import Replies
+    from engine.retention import Retention
+    from engine.stores.activity import ActivityStore
     from engine.stores.alarm_store import AlarmStore
     from engine.stores.answers import Answers
+    from engine.stores.apps.activations import Activations
+    from engine.stores.apps.apps import Apps
+    from engine.stores.apps.objects import Objects
+    from engine.stores.apps.rights import Rights
+    from engine.stores.apps.sessions import Sessions
+    from engine.stores.apps.users import Users
     from engine.stores.attribute_store import Attributes
+    from engine.stores.chosen import Opening, chosen_store
+    from engine.stores.claims import Claims
     from engine.stores.commands import Commands
     from engine.stores.firmware import Firmware
-    from engine.stores.sqlite import SqliteTimeseries
+    from engine.stores.kept_calls import KeptCalls
+    from engine.stores.people import People
+    from engine.stores.products import Products
+    from engine.stores.rollouts import Rollouts
     from engine.watch import Progress
     from engine.wire import Wire
     from nodes.catalogue import Catalogue
 
     stop = stopping()
+    chosen = dialect_settings(settings)
     async with AsyncExitStack() as stack:
         client = connect(url, "api")
         stack.push_async_callback(client.aclose)
@@ -179,50 +219,91 @@ async def run_api(
         registry = Registry(client)
         catalogue = Catalogue().with_plugins(settings.plugins)
         repository = ChainRepository(client, catalogue, registry.secrets)
-        await make_what_is_asked(settings, registry, repository, bootstrap, demo)
+        people, passwords = People(client), Passwords()
+        stack.callback(passwords.close)
+        accounts = Accounts(people, passwords, LoginThrottle(client, "person"))
+        apps, app_users, activations = Apps(client, registry), Users(client), Activations(client)
+        firmware, rollouts = Firmware(client), Rollouts(client)
+        made = Stores(accounts, apps, activations, Packages(firmware, rollouts))
+        await make_what_is_asked(settings, registry, repository, made, bootstrap, demo)
         ingress = Ingress(hot, partitions, Limits(settings.backlog_entries))
         replies, live, auth = Replies(url), Live(url), DeviceAuth(registry, url)
-        intake = Intake(ingress, replies)
-        commands, attributes = Commands(side, partitions), Attributes(side, partitions)
-        store = SqliteTimeseries(settings.folder() / "telemetry.db")
-        await store.open()
-        stack.push_async_callback(store.close)
-        firmware = Firmware(client)
+        watching = Wire(url, "api-activity")
+        stack.push_async_callback(watching.close)
+        activity = Activity(ActivityStore(watching, partitions), auth, Products(registry))
+        intake = Intake(ingress, replies, activity)
+        kept = KeptCalls(side, partitions, call_record)
+        commands, attributes = Commands(side, partitions, kept), Attributes(side, partitions)
+        store = chosen_store(settings)
+        opening = Opening(store)
+        stack.push_async_callback(opening.stop)
+        await opening.start()
         http_chunks.install()
         cloudthing = CloudThing(
             url, auth=auth, registry=registry, intake=intake, replies=replies, commands=commands, live=live,
             answers=Answers(side, partitions), firmware=firmware,
         )  # fmt: skip
         tb_parts = ThingsBoardParts(
-            auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live
-        )
-        tail = TailHub(url, client)
+            auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live,
+            registry=registry, claims=Claims(client), firmware=firmware, rollouts=rollouts, settings=chosen.thingsboard,
+        )  # fmt: skip
+        live_values, mail = LiveValues(url), Mail(client, settings.mail_from, deliverer(settings))
+        thethingsio = compose_thethingsio(
+            ThethingsIoParts(
+                redis=client, auth=auth, registry=registry, intake=intake, store=store, attributes=attributes,
+                live=live, live_values=live_values, apps=apps, users=app_users, sessions=Sessions(client),
+                rights=Rights(client), objects=Objects(client), activations=activations, firmware=firmware,
+                passwords=passwords, throttle=LoginThrottle(client, "app-user"), mail=mail,
+                settings=chosen.thethingsio,
+            ),
+            stack,
+        )  # fmt: skip
+        tail, point_tail = TailHub(url, client), PointTail(url, client, registry)
         flow = create_app(
             FlowParts(
                 wire=side, redis=client, partitions=partitions, ingress=ingress, replies=replies, registry=registry,
                 repository=repository, catalogue=catalogue, commands=commands,
                 dead_letters=DeadLetters(side, partitions), attributes=attributes,
-                alarms=AlarmStore(side, partitions), store=store, tail=tail, firmware=firmware,
+                alarms=AlarmStore(side, partitions), store=store, tail=tail, point_tail=point_tail,
+                firmware=firmware, rollouts=rollouts, accounts=accounts, apps=apps, app_users=app_users,
+                activations=activations,
                 tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),
-                stamp=intake.stamp, checks={"door": lambda: ingress.closed_reason},
+                messages=ServerMessages(ingress, intake.stamp), spool_limit_bytes=settings.spool_bytes,
+                checks={"door": lambda: ingress.closed_reason},
             )
         )  # fmt: skip
         thingsboard = ThingsBoardHttp(tb_parts)
+        tokens = Tokens(await signing_key(client, "operators"))
+        access = Access(people, tokens, auth, client)
+        said = ServerMessages(ingress, intake.stamp, "tb")
+        may = (
+            UserClaims(tb_parts, access.caller), OperatorRpc(access, said, replies, kept),
+            OperatorTelemetry(access, said, attributes, store),
+        )  # fmt: skip
+        operators = OperatorHttp(access, accounts, tokens, registry, [route for each in may for route in each.routes])
         ct_mqtt, tb_mqtt = CloudThingMqtt(cloudthing), ThingsBoardMqtt(tb_parts)
+        provisioning_mqtt = ProvisioningMqtt(tb_parts)
         stack.push_async_callback(thingsboard.stop)
         stack.push_async_callback(tb_mqtt.stop)
 
         def dialects(connect: Connect, peer: Peer) -> Sequence[MqttDialect]:
             """Who a CONNECT may belong to, likeliest first (G-9)."""
-            return (ct_mqtt, tb_mqtt) if ":" in (connect.username or "") else (tb_mqtt,)
+            first = () if peer.certificate is None else (tb_mqtt.by_certificate,)
+            if ":" in (connect.username or ""):
+                return *first, ct_mqtt, tb_mqtt
+            if asks(connect):
+                return *first, provisioning_mqtt
+            # Without a user name it may still be a client id that ThingsBoard's devices log in with.
+            return (*first, tb_mqtt) if connect.username else (*first, tb_mqtt, thethingsio.mqtt)
 
         def context(name: str) -> Context:
             return Context(name, registry=registry, auth=auth, intake=intake, client=client)
 
         connectors = load(named(settings.connectors), context)
         front = Front(
-            [thingsboard, CloudThingHttp(cloudthing), *connectors], cast(Asgi, flow),
+            [thingsboard, operators, CloudThingHttp(cloudthing), thethingsio.http, *connectors], cast(Asgi, flow),
             cors_origins=settings.cors_origins, trusted_proxies=settings.trusted_proxies,
+            mounts={SOCKETIO: thethingsio.sockets.application},
         )  # fmt: skip
         mqtt = MqttServer(dialects, intake.submit, SessionStore(client))
 
@@ -230,17 +311,30 @@ async def run_api(
             return [tenant.name for tenant in await registry.tenants()]
 
         door = Door(side, partitions, ingress, settings.spool_bytes)
-        house = Housekeeping(side, partitions, tenant_names)
-        for service in (replies, live, auth, door, ingress, cloudthing, house, MetricPin(side, f"api-{os.getpid()}")):
+        retention = Retention(side, registry, store, settings.retention_days)
+        house = Housekeeping(side, partitions, tenant_names, retention)
+        due = Due(client, [lambda: look_at_calls(kept), activity.look])
+        pin = MetricPin(side, f"api-{os.getpid()}")
+        for service in (
+            replies, live, live_values, auth, door, ingress, cloudthing, house, pin, activity, due,
+        ):  # fmt: skip
             await service.start()
             stack.push_async_callback(service.stop)
+        rollout = RolloutWork(tb_parts, client)
+        stack.push_async_callback(rollout.stop)
+        await rollout.start()
         brokers = LorawanBrokers(url, client, registry, cloudthing)
         stack.push_async_callback(brokers.stop)
         await brokers.start()
+        stack.push_async_callback(mail.stop)
+        await mail.start()
         for connector in connectors:
             stack.push_async_callback(connector.stop)
             await connector.start()
-        listeners = await open_doors(sockets, settings.tls, front, mqtt, CloudThingCoap(cloudthing))
+        tb_coap = ThingsBoardCoap(tb_parts)
+        stack.push_async_callback(tb_coap.stop)
+        surfaces = (CloudThingCoap(cloudthing), tb_coap, thethingsio.coap)
+        listeners = await open_doors(sockets, settings.tls, front, mqtt, surfaces)
         progress = Progress()
         spare_the_collector()
         progress.ready()
@@ -250,6 +344,6 @@ async def run_api(
             progress()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0.25)
-        await tail.stop()
+        await asyncio.gather(tail.stop(), point_tail.stop())
         front.drain()
         await asyncio.gather(mqtt.stop(DRAIN_S), *(listener.stop(DRAIN_S) for listener in listeners))

@@ -1,4 +1,6 @@
-"""Who a credential belongs to, from memory: known devices and unknown credentials, never stale for more than a second.
+"""Who a credential belongs to, from memory: known devices, unknown credentials, and the products of devices.
+
+None of it is ever stale for more than a second.
 
 The registry tells every change, numbered, on a channel. A gap in the numbers, a lost connection, or a second without a
 look at the number itself, and everything remembered is forgotten.
@@ -10,11 +12,12 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from engine.node import Product
 from engine.service import Loop
 from engine.stores.registry import CHANNEL, SEQUENCE, Device, Registry, digest
 from engine.wire import Subscriber, Wire
@@ -56,6 +59,10 @@ class DeviceAuth:
         self._devices: OrderedDict[str, Device] = OrderedDict()
         self._strangers: OrderedDict[str, None] = OrderedDict()
         self._by_id: OrderedDict[str, Device] = OrderedDict()
+        self._by_name: dict[tuple[str, str], Device] = {}
+        """By tenant and name; everything here is also found by its id."""
+        self._products: OrderedDict[str, Product | None] = OrderedDict()
+        """By id: that is unique over the server."""
         self._epoch = 0
         """Grows with everything that is forgotten: what was read before must not be remembered after."""
         self._heard = -1
@@ -107,8 +114,8 @@ class DeviceAuth:
             if device is None:
                 self._keep(self._strangers, print_, None)
             else:
-                self._keep(self._devices, print_, device)
                 self._keep_device(device)
+                self._keep(self._devices, print_, device)
         return device
 
     async def by_id(self, id: str) -> Device | None:
@@ -124,18 +131,59 @@ class DeviceAuth:
                 self._keep_device(device)
         return device
 
+    def known_name(self, tenant: str, name: str) -> Device | Unknown:
+        """A tenant's device by its name, UNKNOWN if memory cannot tell."""
+        if time.monotonic() - self._beat_at > SILENCE_S:
+            self._forget_all()
+        return self._by_name.get((tenant, name), UNKNOWN)
+
+    async def find_names(self, tenant: str, names: Sequence[str]) -> dict[str, Device]:
+        """Those of the names that are devices of the tenant, asked of Redis. Raises redis errors when it is away."""
+        async with self._lookups:
+            epoch = self._epoch
+            found = await self._registry.find_names(tenant, names)
+        if epoch == self._epoch:
+            for name, device in found.items():
+                self._keep_device(device)
+                self._by_name[tenant, name] = device
+        return found
+
+    def known_product(self, tenant: str, id: str) -> Product | Unknown | None:
+        """A tenant's product, None if there is none, UNKNOWN if memory cannot tell."""
+        if time.monotonic() - self._beat_at > SILENCE_S:
+            self._forget_all()
+        product = self._products.get(id, UNKNOWN)
+        return product if isinstance(product, Unknown) or product is None or product.tenant == tenant else None
+
+    async def find_product(self, tenant: str, id: str) -> Product | None:
+        """The same, asked of Redis where need be. Raises redis errors when it is away."""
+        known = self.known_product(tenant, id)
+        if not isinstance(known, Unknown):
+            return known
+        async with self._lookups:
+            epoch = self._epoch
+            product = await self._registry.find_product(id)
+        if epoch == self._epoch:
+            self._keep(self._products, id, product)
+        return product if product is None or product.tenant == tenant else None
+
     def _keep(self, where: OrderedDict[str, Any], key: str, value: Any) -> Any:
         """Remember a value; what had to go for it, if anything."""
         where[key] = value
         return where.popitem(last=False)[1] if len(where) > self._most else None
 
     def _keep_device(self, device: Device) -> None:
-        # A change names the device alone: without it, nobody would know which credentials to forget.
-        self._forget_credentials(self._keep(self._by_id, device.id, device))
+        # A change names the device alone: without it, nobody would know which credentials and name to forget. So it
+        # goes with all it was known by, also when it was changed and nobody has told of that yet.
+        if (known := self._by_id.get(device.id)) != device:
+            self._forget_device(known)
+        self._forget_device(self._keep(self._by_id, device.id, device))
 
-    def _forget_credentials(self, device: Device | None) -> None:
-        for print_ in device.credentials if device else ():
-            self._devices.pop(print_, None)
+    def _forget_device(self, device: Device | None) -> None:
+        if device is not None:
+            self._by_name.pop((device.tenant, device.name), None)
+            for print_ in device.credentials:
+                self._devices.pop(print_, None)
 
     # What the registry tells
 
@@ -149,6 +197,9 @@ class DeviceAuth:
         if what == "device":
             self._forget(id)
             self._tell(id)
+        elif what == "product":
+            self._epoch += 1
+            self._products.pop(id, None)
 
     async def _beat(self) -> None:
         """Look at the number of changes: one that was not heard of by the next look is lost."""
@@ -175,13 +226,15 @@ class DeviceAuth:
         self._epoch += 1
         # A change may have given an unknown credential to somebody.
         self._strangers.clear()
-        self._forget_credentials(self._by_id.pop(id, None))
+        self._forget_device(self._by_id.pop(id, None))
 
     def _forget_all(self) -> None:
         self._epoch += 1
         self._devices.clear()
         self._strangers.clear()
         self._by_id.clear()
+        self._by_name.clear()
+        self._products.clear()
 
     def _tell(self, id: str) -> None:
         for callback in list(self._watchers):

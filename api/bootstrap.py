@@ -1,9 +1,9 @@
-"""Bootstrap files: tenants, products, devices and chains that shall exist. Applying one again changes nothing."""
+"""Bootstrap files: tenants, products, devices, people and chains that shall exist. Applied again, they do nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 from jsonschema import Draft202012Validator
@@ -11,15 +11,24 @@ from msgspec import Meta
 from msgspec.structs import replace
 from referencing import Registry as References
 
+from api.accounts import Accounts
+from api.activity import FACET as SILENCE
+from api.bootstrap_apps import AppEntry, CodeEntry, make_app, make_code
+from api.bootstrap_firmware import FirmwareEntry, Packages, put_firmware
 from api.flow.facets import check_facets
 from api.networks import FACETS
+from api.provision_facet import Provision
 from chains.compiler import check_chain
 from chains.model import pointer
 from chains.repository import DEFAULT_ROOT, ChainRepository
 from chains.wording import explain
 from engine.errors import BadInput, Conflict, Finding, InvalidDocument, NotFound
 from engine.node import Product
+from engine.retention import MOST_DAYS
+from engine.stores.apps.activations import Activations
+from engine.stores.apps.apps import Apps
 from engine.stores.links import all_normalized
+from engine.stores.people import Role, folded
 from engine.stores.registry import Credential, Device, Registry, Tenant, fingerprint
 
 
@@ -33,8 +42,10 @@ class TenantEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CredentialEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a device proves itself with."""
 
-    kind: Annotated[str, Meta(description="ACCESS_TOKEN, MQTT_BASIC or CT_TOKEN.")]
-    value: str = ""
+    kind: Annotated[str, Meta(description="ACCESS_TOKEN, MQTT_BASIC, CT_TOKEN or X509_CERTIFICATE.")]
+    value: Annotated[
+        str, Meta(description="Its secret; of X509_CERTIFICATE the certificate as PEM, or its SHA-256 fingerprint.")
+    ] = ""
     username: str = ""
     client_id: str = ""
 
@@ -59,24 +70,50 @@ class DeviceEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class PersonEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Somebody who logs in with a password."""
+
+    tenant: str
+    username: Annotated[str, Meta(description="Unique over the server, whatever its case.")]
+    password: str
+    role: Annotated[Role, Meta(description="`customer` sees the devices that they claimed.")] = "tenant_admin"
+    enabled: bool = True
+
+
+class Stores(NamedTuple):
+    """What else a document may speak of; without one, it may not."""
+
+    accounts: Accounts | None = None
+    apps: Apps | None = None
+    activations: Activations | None = None
+    packages: Packages | None = None
+
+
 class Summary(msgspec.Struct, kw_only=True):
     """What was made or changed, by name; all empty when everything was as it should be."""
 
     tenants: list[str] = []
     products: list[str] = []
     devices: list[str] = []
+    people: list[str] = []
+    apps: list[str] = []
+    activation_codes: list[str] = []
+    firmware: list[str] = []
     chains: list[str] = []
     deployments: dict[str, int] = {}
     """Tenant to the number of its new deployment."""
 
 
+_NO_STORES: Final = Stores()
 _PRODUCT_KEYS: Final = ("id", "tenant", "name")
 
 
 def bootstrap_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of bootstrap files. What the chains in them must be is said by the schema of chains."""
-    (tenant, device, *networks), definitions = msgspec.json.schema_components(
-        [TenantEntry, DeviceEntry, *FACETS.values()], ref_template="#/$defs/{name}"
+    facets = {"provision": Provision, **FACETS}
+    entries = [TenantEntry, DeviceEntry, PersonEntry, AppEntry, CodeEntry, FirmwareEntry]
+    (tenant, device, person, app, code, image, *shapes), definitions = msgspec.json.schema_components(
+        [*entries, *facets.values()], ref_template="#/$defs/{name}"
     )
     text = {"type": "string"}
     product = {
@@ -90,16 +127,25 @@ def bootstrap_schema() -> dict[str, Any]:
             "transform": {"type": "object", "description": "The transform function: `{lang, source}`."},
             "events": {"type": "object", "description": "Functions that answer events: `{event id: {lang, source}}`."},
             "protobuf": {"type": "object", "description": "`{descriptor_set_b64, message}`."},
-            **dict(zip(FACETS, networks, strict=True)),
+            SILENCE: {"type": "number", "minimum": 1, "description": "How long its devices may be silent, in seconds."},
+            "payload": {"enum": ["json", "custom"], "description": "`custom`: telemetry is bytes for `transform`."},
+            "retention_days": {
+                "type": "integer", "minimum": 0, "maximum": MOST_DAYS,
+                "description": "Days that points of its devices are kept; 0: for ever. By default as the setting says.",
+            },
+            **dict(zip(facets, shapes, strict=True)),
         },
-    }
+    }  # fmt: skip
     chain = {
         "type": "object",
         "description": "A chain file, and the tenant whose chain it is.",
         "required": ["tenant", "chain", "start", "nodes"],
         "properties": {"tenant": text, "chain": text},
     }
-    lists = {"tenants": tenant, "products": product, "devices": device, "chains": chain}
+    lists = {
+        "tenants": tenant, "products": product, "devices": device, "firmware": image, "people": person, "apps": app,
+        "activation_codes": code, "chains": chain,
+    }  # fmt: skip
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Bootstrap file",
@@ -115,18 +161,24 @@ def bootstrap_schema() -> dict[str, Any]:
 
 
 async def apply(
-    document: Any, registry: Registry, repository: ChainRepository, *, keep_chains: bool = False
+    document: Any,
+    registry: Registry,
+    repository: ChainRepository,
+    stores: Stores = _NO_STORES,
+    *,
+    keep_chains: bool = False,
 ) -> Summary:
     """Make everything in the document exist, and return what had to be made or changed.
 
     InvalidDocument with every finding. Those about the document itself come before anything is written; an id, a name
     or a credential that belongs to something else is only found on the way, and then the rest has been applied.
-    With `keep_chains`, chains that exist stay as somebody may have edited them.
+    What is not among the `stores` cannot be in it. With `keep_chains`, chains that exist stay as somebody may have
+    edited them.
     """
     findings = check_shape(document)
     if findings:
         raise InvalidDocument(findings)
-    work = _Work(document, registry, repository, keep_chains)
+    work = _Work(document, registry, repository, stores, keep_chains)
     await work.check()
     if work.findings:
         raise InvalidDocument(work.findings)
@@ -148,12 +200,21 @@ class _Work:
     """One application of a document that has the right shape."""
 
     def __init__(
-        self, document: Mapping[str, Any], registry: Registry, repository: ChainRepository, keep: bool
+        self,
+        document: Mapping[str, Any],
+        registry: Registry,
+        repository: ChainRepository,
+        stores: Stores,
+        keep: bool,
     ) -> None:
-        self.registry, self.repository, self.keep = registry, repository, keep
+        self.registry, self.repository, self.stores, self.keep = registry, repository, stores, keep
         self.tenants = msgspec.convert(document.get("tenants", []), list[TenantEntry])
         self.products: list[dict[str, Any]] = document.get("products", [])
         self.devices = msgspec.convert(document.get("devices", []), list[DeviceEntry])
+        self.people = msgspec.convert(document.get("people", []), list[PersonEntry])
+        self.apps = msgspec.convert(document.get("apps", []), list[AppEntry])
+        self.codes = msgspec.convert(document.get("activation_codes", []), list[CodeEntry])
+        self.firmware = msgspec.convert(document.get("firmware", []), list[FirmwareEntry])
         self.chains: list[dict[str, Any]] = document.get("chains", [])
         self.findings: list[Finding] = []
         self.summary = Summary()
@@ -168,9 +229,24 @@ class _Work:
         self._twice("devices", (entry.external_id for entry in self.devices), "external id")
         self._twice("devices", (f"{entry.tenant}/{entry.name}" for entry in self.devices), "device")
         self._twice("chains", (f"{entry['tenant']}/{entry['chain']}" for entry in self.chains), "chain")
+        self._twice("people", (folded(entry.username) for entry in self.people), "user name")
+        self._twice("apps", (entry.id for entry in self.apps), "app")
+        self._twice("activation_codes", (entry.code for entry in self.codes), "code")
+        self._twice("firmware", (f"{entry.product}/{entry.id}" for entry in self.firmware), "firmware")
+        for what, asked, store in (
+            ("people", self.people, self.stores.accounts), ("apps", self.apps, self.stores.apps),
+            ("activation_codes", self.codes, self.stores.activations),
+            ("firmware", self.firmware, self.stores.packages),
+        ):  # fmt: skip
+            if asked and store is None:
+                self._find(f"/{what}", "cannot be made here")
         known = {entry.name for entry in self.tenants} | {entry.name for entry in await self.registry.tenants()}
         named = [("products", i, entry["tenant"]) for i, entry in enumerate(self.products)]
         named += [("devices", i, entry.tenant) for i, entry in enumerate(self.devices)]
+        named += [("people", i, entry.tenant) for i, entry in enumerate(self.people)]
+        named += [("apps", i, app.tenant) for i, app in enumerate(self.apps)]
+        named += [("activation_codes", i, code.tenant) for i, code in enumerate(self.codes)]
+        named += [("firmware", i, image.tenant) for i, image in enumerate(self.firmware)]
         named += [("chains", i, entry["tenant"]) for i, entry in enumerate(self.chains)]
         for what, i, tenant in named:
             if tenant not in known:
@@ -213,6 +289,14 @@ class _Work:
             await self._try(pointer("products", i), self._product(product))
         for i, device in enumerate(self.devices):
             await self._try(pointer("devices", i), self._device(device))
+        for i, image in enumerate(self.firmware):
+            await self._try(pointer("firmware", i), self._firmware(image))
+        for i, person in enumerate(self.people):
+            await self._try(pointer("people", i), self._person(person))
+        for i, app in enumerate(self.apps):
+            await self._try(pointer("apps", i), self._app(app))
+        for i, code in enumerate(self.codes):
+            await self._try(pointer("activation_codes", i), self._code(code))
         names = {entry.name for entry in self.tenants} | {entry["tenant"] for entry in self.chains}
         for name in sorted(names):
             first = next((i for i, entry in enumerate(self.chains) if entry["tenant"] == name), None)
@@ -270,7 +354,8 @@ class _Work:
                     raise BadInput(error.reason, pointer("credentials", i) + error.pointer) from error
         if known is not None:
             same = replace(
-                wanted, credentials=prints, created_ms=known.created_ms, activated_ms=known.activated_ms
+                wanted, credentials=prints, created_ms=known.created_ms, activated_ms=known.activated_ms,
+                owner=known.owner,
             )  # fmt: skip
             if same == known:
                 return
@@ -284,6 +369,40 @@ class _Work:
             return await self.registry.device(entry.tenant, entry.external_id or entry.name)
         except NotFound:
             return None
+
+    async def _firmware(self, entry: FirmwareEntry) -> None:
+        assert self.stores.packages is not None
+        if await put_firmware(self.stores.packages, self.registry, entry):
+            self.summary.firmware.append(f"{entry.product}/{entry.id}")
+
+    async def _person(self, entry: PersonEntry) -> None:
+        assert self.stores.accounts is not None
+        accounts, wanted = self.stores.accounts, {"role": entry.role, "enabled": entry.enabled}
+        known = await accounts.people.named(entry.username)
+        if known is None:
+            await accounts.add(entry.tenant, entry.username, entry.password, entry.role, enabled=entry.enabled)
+        elif known.tenant != entry.tenant:
+            raise Conflict(f"another tenant's person has the name {entry.username!r}")
+        elif not await accounts.is_password(known, entry.password):
+            kept = await accounts.hashed(entry.password)
+            await accounts.people.change(known.tenant, known.id, lambda old: replace(old, password=kept, **wanted))
+        elif (known.role, known.enabled) != (entry.role, entry.enabled):
+            await accounts.people.change(known.tenant, known.id, lambda old: replace(old, **wanted))
+        else:
+            return
+        self.summary.people.append(entry.username)
+
+    async def _app(self, entry: AppEntry) -> None:
+        assert self.stores.apps is not None
+        if await make_app(self.stores.apps, entry):
+            self.summary.apps.append(entry.id)
+
+    async def _code(self, entry: CodeEntry) -> None:
+        assert self.stores.activations is not None
+        await self.registry.product(entry.tenant, entry.product)
+        if await make_code(self.stores.activations, entry):
+            # The code is a secret: its product has to do.
+            self.summary.activation_codes.append(f"for {entry.product}")
 
     async def _deploy(self, tenant: str) -> None:
         existing = {info.name for info in await self.repository.list(tenant)}

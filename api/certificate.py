@@ -26,6 +26,15 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
+def asking_context(tls: Tls) -> ssl.SSLContext:
+    """As `server_context`, for a listener that asks clients for a certificate of theirs, whoever issued it."""
+    server_context(tls)
+    # Here, because its library takes a while to load, and most servers open no such listener.
+    from api.transports.client_certificates import AskingContext
+
+    return AskingContext(tls.certificate, tls.key)
+
+
 def check_certificate(settings: Settings) -> None:
     """InvalidDocument if a listener is to speak TLS and the files do not hold."""
     if any(LISTENERS[key].tls for key in settings.listeners):

@@ -82,6 +82,7 @@ class Context:
         """
         if not device.enabled:
             raise BadInput(f"device {device.name!r} is disabled")
+        self._intake.heard(device)
         ts_ms = self.stamp(device) if ts_ms is None else ts_ms
         return self._intake.message(
             device, type, data, dialect=self.name, transport=transport, ts_ms=ts_ms, metadata=metadata

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from api.certificate import server_context
+from api.certificate import asking_context, server_context
 from api.transports.coap import Surface as CoapSurface
 from api.transports.http import Asgi
 from api.transports.http_server import HttpListener
@@ -27,14 +27,15 @@ class Door(Protocol):
 
 
 async def open_doors(
-    sockets: Mapping[str, socket.socket], tls: Tls, http: Asgi, mqtt: MqttServer, coap: CoapSurface
+    sockets: Mapping[str, socket.socket], tls: Tls, http: Asgi, mqtt: MqttServer, coap: Sequence[CoapSurface]
 ) -> list[Door]:
     """Start serving; the HTTP and CoAP listeners, which the caller stops (the MQTT server is stopped as one)."""
     listeners: list[Door] = []
     for key, listening in sockets.items():
         door = LISTENERS[key]
         if door.family == "mqtt":
-            await mqtt.start(sockets=[listening], tls=server_context(tls) if door.tls else None, name=key)
+            context = asking_context if door.client_certificates else server_context
+            await mqtt.start(sockets=[listening], tls=context(tls) if door.tls else None, name=key)
             continue
         if door.family == "coap":
             # Here, because its library is an extra that need not be there.

@@ -11,10 +11,11 @@ from typing import Any, Final
 from msgspec.structs import replace
 from prometheus_client import Counter
 
+from api.activity import Activity
 from engine import metrics
 from engine.ingress import Ingress
 from engine.message import Message, new_id
-from engine.replies import Replies
+from engine.replies import Answer, Replies
 from engine.stores.registry import Device
 
 AHEAD_MS: Final = 1000
@@ -63,14 +64,29 @@ class Stamps:
 class Intake:
     """What all dialects do with what came in."""
 
-    def __init__(self, ingress: Ingress, replies: Replies) -> None:
-        self._ingress, self._replies = ingress, replies
+    def __init__(self, ingress: Ingress, replies: Replies, activity: Activity | None = None) -> None:
+        self._ingress, self._replies, self._activity = ingress, replies, activity
         self._stamps = Stamps()
         self._counted: dict[tuple[str, str], Any] = {}
 
     def stamp(self, device_id: str) -> int:
         """The server's time for one request of a device, in milliseconds; never the same twice for one device."""
         return self._stamps.next(device_id, time.time_ns() // 1_000_000)
+
+    def heard(self, device: Device) -> None:
+        """The device has said something, whatever it was: it is active (`TB-S41`)."""
+        if self._activity is not None:
+            self._activity.heard(device)
+
+    def came(self, device: Device, dialect: str, transport: str, *, holds: bool = True) -> None:
+        """A session of the device begins; for each, `went` is called in the end. `holds`: it would end without it."""
+        if self._activity is not None:
+            self._activity.came(device, dialect, transport, holds=holds)
+
+    def went(self, device: Device, dialect: str, transport: str, reason: str, *, holds: bool = True) -> None:
+        """A session of the device has ended, and why."""
+        if self._activity is not None:
+            self._activity.went(device, dialect, transport, reason, holds=holds)
 
     def message(
         self,
@@ -90,7 +106,7 @@ class Intake:
             "dialect": dialect,
             "transport": transport,
             "deviceName": device.name,
-            "deviceType": device.product or "default",
+            "deviceType": device.shown_type,
         }
         if metadata:
             about.update(metadata)
@@ -124,6 +140,15 @@ class Intake:
             return
         for i in range(0, len(messages), SLICE):
             await self.submit(messages[i : i + SLICE])
+
+    async def ask(self, message: Message, timeout_s: float) -> Answer | None:
+        """Store a message and wait for what its chain answers, or for its end without one; None: neither in time.
+
+        Raises Refused.
+        """
+        with self._replies.wait() as waiting:
+            await self.submit([replace(message, reply_to=waiting.to, awaited=True)])
+            return await waiting.next(timeout_s)
 
     async def submit_and_wait(self, messages: Sequence[Message], timeout_s: float) -> str:
         """Store messages and wait for their end in the chain and in the telemetry store (`G-20`).

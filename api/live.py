@@ -14,8 +14,9 @@ import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from engine.commit import BUS
+from engine.bus import BUS
 from engine.errors import Refused
+from engine.service import end
 from engine.wire import Subscriber
 
 log = logging.getLogger("rulemill.live")
@@ -121,5 +122,5 @@ class Recheck:
         """Look no more."""
         self.cancel()
         if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None

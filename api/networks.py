@@ -1,4 +1,5 @@
-"""What a product says of the radio networks whose data may come in for it: the facets `sigfox`, `ttn`, `chirpstack`.
+"""What a product says of the radio networks whose data may come in for it: the facets `sigfox`, `sgfx`, `ttn`,
+`chirpstack`.
 
 A facet that is there lets its network in, unless it says `enabled: false`.
 """
@@ -7,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from engine.errors import BadInput, Finding
+
+T = TypeVar("T")
 
 Enabled = Annotated[bool, Meta(description="False refuses the network, and keeps the settings.")]
 AutoGenerate = Annotated[bool, Meta(description="Creates a device when an unknown id comes in; else it is refused.")]
@@ -32,6 +35,24 @@ _REFERENCE: Final = re.compile(r"\$\{secret:([^{}]+)\}")
 class Sigfox(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """Callbacks of the Sigfox backend, to `/sigfox/{product}?id={device}&data={data}`; read by `transform`."""
 
+    enabled: Enabled = True
+    auto_generate: AutoGenerate = False
+
+
+class Sgfx(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Callbacks of the Sigfox backend for apps, to `/sgfx/{product}/{key}/?id={device}&data={data}&ack={ack}`.
+
+    They are read by `transform`, which gives `[{"key", "value"}]`, or for `ack` what goes down to the device.
+    """
+
+    key: Annotated[
+        str,
+        Meta(
+            min_length=8,
+            description="The last part of the address, which nobody else knows; `${secret:NAME}` names a secret of "
+            "the tenant.",
+        ),
+    ]
     enabled: Enabled = True
     auto_generate: AutoGenerate = False
 
@@ -97,18 +118,23 @@ class ChirpStack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     mqtt: Mqtt | None = None
 
 
-Facet = Sigfox | Ttn | ChirpStack
-FACETS: Final[Mapping[str, type[Facet]]] = {"sigfox": Sigfox, "ttn": Ttn, "chirpstack": ChirpStack}
+Facet = Sigfox | Sgfx | Ttn | ChirpStack
+FACETS: Final[Mapping[str, type[Facet]]] = {"sigfox": Sigfox, "sgfx": Sgfx, "ttn": Ttn, "chirpstack": ChirpStack}
 """Facet by its name."""
 
 
 def facet_of(facets: Mapping[str, Any], name: str) -> Facet | None:
     """A product's facet, None without one; BadInput, its pointer relative to the facets, for one that does not hold."""
+    return converted(facets, name, FACETS[name])
+
+
+def converted(facets: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+    """A facet of that type; the same."""
     given = facets.get(name)
     if given is None:
         return None
     try:
-        return msgspec.convert(given, FACETS[name])
+        return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$")
         pointer = where.rstrip("`").replace(".", "/") if "[" not in where else ""

@@ -21,6 +21,7 @@ from api.embedded_redis import EmbeddedRedis, die_with_parent
 from engine.errors import RulemillError
 from engine.leases import give_back
 from engine.message import new_id
+from engine.service import end_all
 from engine.watch import VARIABLE
 
 log = logging.getLogger("rulemill.supervisor")
@@ -204,9 +205,7 @@ class Supervisor:
         self._stop.set()
         await self._end([child for child in self._children if child.role == "api"], API_DRAIN_S)
         await self._end([child for child in self._children if child.role != "api"], WORKER_DRAIN_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
         if self._redis is not None:
             await self._redis.stop()
 

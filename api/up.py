@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from api.app import connect, partition_count, stopping
 from api.certificate import check_certificate
+from api.dialect_settings import dialect_settings
 from api.embedded_redis import EmbeddedRedis, check_given, lock
 from api.private_file import write_private
 from api.sockets import addresses, bind, pack, shown
 from api.supervisor import Child, Supervisor
-from engine.config import LISTENERS, Loaded, Settings
+from engine.config import LISTENERS, Loaded, Settings, as_variable
+from engine.errors import StoreUnavailable
 from engine.leases import give_back
 
 log = logging.getLogger("rulemill.up")
@@ -47,6 +50,7 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
         named(settings.connectors)
     folder = settings.folder()
     check_certificate(settings)
+    dialect_settings(settings)
     lock(folder)
     ready = folder / "ready.json"
     ready.unlink(missing_ok=True)
@@ -55,6 +59,8 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
     if demo and "ct_http" not in doors:
         doors["ct_http"] = f"127.0.0.1:{LISTENERS['ct_http'].port}"
     sockets, notes = bind(doors, loaded.named, fall_back=demo)
+    if settings.influx_url:
+        notes += await _look_at_influx(settings)
     redis = redis_process = None
     if settings.redis_url:
         url = settings.redis_url
@@ -72,7 +78,7 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
     if redis is not None:
         # Whoever owned partitions of this folder has died with the parent whose lock we hold now.
         await asyncio.to_thread(give_back, url, None, partitions)
-    environment = _environment(loaded, url, token)
+    environment = _environment(loaded, url, token, demo)
     packed, descriptors = pack(sockets), tuple(each.fileno() for each in sockets.values())
     # The datagrams of one CoAP exchange must all come to one process: the first.
     shared = pack({key: each for key, each in sockets.items() if LISTENERS[key].family != "coap"})
@@ -92,7 +98,7 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
         facts = facts_of(sockets, token)
         demo_file = folder / "demo.json"
         if demo and demo_file.exists():
-            facts["devices"] = json.loads(demo_file.read_text())["devices"]
+            facts |= json.loads(demo_file.read_text())
         write_private(ready, json.dumps(facts, indent=2))
         _tell(facts, notes, folder, demo)
         failed = asyncio.ensure_future(supervisor.failed.wait())
@@ -110,19 +116,33 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
         raise SystemExit(1)
 
 
-def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
-    """What children need to come to the same settings."""
+async def _look_at_influx(settings: Settings) -> list[str]:
+    """What is to be known of the InfluxDB that keeps the points; raises Unfit for one that never can."""
+    from engine.stores.chosen import chosen_store, where_of
+    from engine.stores.opening import open_soon
+
+    store = chosen_store(settings)
+    try:
+        await open_soon(store)
+        return [f"{where_of(settings)}: {note}" for note in store.told()]
+    except StoreUnavailable as error:
+        return [f"{where_of(settings)} is away, and points wait until it is there: {error.reason}"]
+    finally:
+        await store.close()
+
+
+def _environment(loaded: Loaded, url: str, token: str, demo: bool) -> dict[str, str]:
+    """What children need to come to the same settings: all but the doors, which they are handed open."""
     settings = loaded.settings
-    plain = {
-        "data": str(settings.folder()), "redis_url": url, "operator_token": token, "durability": settings.durability,
-        "partitions": settings.partitions, "backlog_entries": settings.backlog_entries,
-        "spool_bytes": settings.spool_bytes, "log_level": settings.log_level,
-        "trusted_proxies": ",".join(settings.trusted_proxies), "cors_origins": ",".join(settings.cors_origins),
-        "plugins": ",".join(settings.plugins), "connectors": ",".join(settings.connectors),
-        "tls_certificate": settings.tls.certificate,
-        "tls_key": settings.tls.key,
-    }  # fmt: skip
-    return {f"RULEMILL_{name.upper()}": str(value) for name, value in plain.items()}
+    plain: dict[str, Any] = {
+        field: getattr(settings, field) for field in Settings.__struct_fields__ if field not in ("listeners", "tls")
+    }
+    plain |= {"data": str(settings.folder()), "redis_url": url, "operator_token": token}
+    plain |= {f"tls_{field}": value for field, value in msgspec.structs.asdict(settings.tls).items()}
+    if demo:
+        # Without certificates, nobody could try an app.
+        plain["thethingsio"] = {"require_tls": False, **settings.thethingsio}
+    return {f"RULEMILL_{name.upper()}": as_variable(value) for name, value in plain.items()}
 
 
 def _api_arguments(sockets: str, bootstrap: str | None, demo: bool) -> Callable[[str], list[str]]:
@@ -162,6 +182,10 @@ def _tell(facts: Mapping[str, Any], notes: list[str], folder: Path, demo: bool) 
         command = _command()
         click.echo(f"  {command} points latest demo-thermometer")
         click.echo(f"  {command} alarm list\n")
+        operator = facts["operator"]
+        click.echo(
+            f"Operators log in at {facts['http']}/api/auth/login as {operator['username']}  {operator['password']}\n"
+        )
 
 
 def _command() -> str:

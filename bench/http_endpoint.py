@@ -54,7 +54,8 @@ def parts() -> Any:
             return future
 
     known = token_print(ACCESS_TOKEN, TOKEN)
-    made: Any = {"auth": Auth(), "live": Live(), "replies": None, "commands": None, "attributes": None}
+    made: Any = {"auth": Auth(), "live": Live()}
+    made |= dict.fromkeys(("replies", "commands", "attributes", "registry", "claims", "firmware", "rollouts"))
     return Parts(intake=Intake(Null(), None), **made), device  # type: ignore[arg-type]
 
 

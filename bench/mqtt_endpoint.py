@@ -1,6 +1,6 @@
 """CPU of the MQTT endpoint per QoS 1 publication: the real protocol on a real socket, with a store that takes all.
 
-    python bench/mqtt_endpoint.py [--messages 400000] [--connections 8] [--window 1000] [--delay-ms 0] [--runs 3]
+    python bench/mqtt_endpoint.py [--messages 400000] [--connections 8] [--window 1000] [--level 4] [--runs 3] …
 
 The generator is a process of its own; what is printed is the server process's CPU time (user and system, so the socket
 calls count) divided by the publications it acknowledged. With `--delay-ms` the store answers later, once per batch.
@@ -17,7 +17,7 @@ import uvloop
 
 from api.transports.mqtt.decoding import decode
 from api.transports.mqtt.dialect import Accepted
-from api.transports.mqtt.encoding import encode, encode_publish
+from api.transports.mqtt.encoding import NO_PROPERTIES, encode, encode_publish
 from api.transports.mqtt.packets import Connack, Connect, Puback
 from api.transports.mqtt.server import MqttServer
 from engine.message import Message, new_id, now_ms
@@ -61,7 +61,9 @@ class Dialect:
 class Generator(asyncio.Protocol):
     """Keeps `window` publications unacknowledged until `total` are answered."""
 
-    def __init__(self, name, total, window, done):
+    def __init__(self, name, total, window, level, done):
+        self.level = level
+        self.said = NO_PROPERTIES if level == 5 else b""
         self.name, self.left, self.window, self.done = name, total, window, done
         self.unanswered = total
         self.rest = b""
@@ -69,7 +71,7 @@ class Generator(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
-        transport.write(encode(Connect(client_id=self.name)))
+        transport.write(encode(Connect(self.level, client_id=self.name)))
 
     def publish(self, count):
         count = min(count, self.left)
@@ -77,12 +79,12 @@ class Generator(asyncio.Protocol):
         packets = []
         for _ in range(count):
             self.next_id = self.next_id % 65_535 + 1
-            packets.append(encode_publish(TOPIC, PAYLOAD, 1, self.next_id))
+            packets.append(encode_publish(TOPIC, PAYLOAD, 1, self.next_id, properties=self.said))
         self.transport.write(b"".join(packets))
 
     def data_received(self, data):
         data = self.rest + data
-        packets, consumed, _, error = decode(data, 65_536)
+        packets, consumed, _, error = decode(data, 65_536, level=self.level)
         assert error is None, error
         self.rest = data[consumed:]
         if packets and isinstance(packets[0], Connack):
@@ -96,14 +98,14 @@ class Generator(asyncio.Protocol):
             self.done.set_result(None)
 
 
-def generate(port, messages, connections, window, pipe):
+def generate(port, messages, connections, window, level, pipe):
     async def run():
         loop = asyncio.get_running_loop()
         ends = [loop.create_future() for _ in range(connections)]
         for i, end in enumerate(ends):
             part = messages // connections
             await loop.create_connection(
-                lambda end=end, part=part, i=i: Generator(f"c{i}", part, window, end), "127.0.0.1", port
+                lambda end=end, part=part, i=i: Generator(f"c{i}", part, window, level, end), "127.0.0.1", port
             )
         await asyncio.gather(*ends)
 
@@ -136,7 +138,7 @@ async def measure(options):
     [(_, port)] = await server.start(sockets=[bound])
     ours, theirs = multiprocessing.Pipe()
     generator = multiprocessing.get_context("spawn").Process(
-        target=generate, args=(port, options.messages, options.connections, options.window, theirs)
+        target=generate, args=(port, options.messages, options.connections, options.window, options.level, theirs)
     )
     generator.start()
     while server.counters.received == 0:
@@ -157,6 +159,7 @@ def main():
     parser.add_argument("--messages", type=int, default=400_000)
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--window", type=int, default=1000, help="unacknowledged publications of one connection")
+    parser.add_argument("--level", type=int, choices=(4, 5), default=4, help="of MQTT")
     parser.add_argument("--delay-ms", type=float, default=0, help="how long the store takes")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--bare", action="store_true", help="the dialect makes no message: the endpoint alone")

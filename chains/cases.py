@@ -105,6 +105,7 @@ class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     replies: list[dict[str, Any]] | None = None
     commands: list[dict[str, Any]] | None = None
     calls: list[dict[str, Any]] | None = None
+    broadcasts: list[dict[str, Any]] | None = None
     relations: dict[str, list[str]] | None = None
     """Node to the relations that messages left it by, in order."""
     trace: list[tuple[str, str]] | None = None

@@ -18,7 +18,7 @@ from engine.entries import Item, LaneItem
 from engine.errors import BadInput, Finding
 from engine.message import Message, Point
 from engine.node import Product, Resumed
-from engine.outcomes import Command, Reply, Write
+from engine.outcomes import Broadcast, Command, Reply, Write
 from engine.plan import Plan
 from engine.runner import run
 from engine.stores import alarms, attributes
@@ -39,6 +39,7 @@ class Outcome:
     attributes: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     alarms: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     replies: list[dict[str, Any]] = field(default_factory=list)
+    broadcasts: list[dict[str, Any]] = field(default_factory=list)
     commands: list[dict[str, Any]] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
     trace: list[tuple[str, str]] = field(default_factory=list)
@@ -184,6 +185,9 @@ class _Bench:
                 self.state[message.originator, effect.table, effect.field] = effect.value
             elif isinstance(effect, Reply):
                 outcome.replies.append({"data": effect.data, "error": effect.error})
+            elif isinstance(effect, Broadcast):
+                told = {"originator": message.originator, "ts_ms": effect.ts_ms, "values": effect.values}
+                outcome.broadcasts.append(told)
             elif isinstance(effect, Command):
                 self._command(message, effect)
         for _, request in effects.parked:

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine import metrics
-from engine.commit import Commit, bury, compose, join_lane, lane_lines, notice, point_lines
+from engine.bus import notice
+from engine.commit import Commit, bury, compose, join_lane, lane_lines, point_lines
 from engine.deployments import Deployments, Plans
 from engine.effects import DeadLetter
 from engine.entries import Item, LaneItem
@@ -125,7 +126,7 @@ class BatchRunner:
             commit.lines = point_lines(commit) + commit.lines
             if not commit.points:
                 # Nobody has to wait for a store that gets nothing.
-                commit.lines += commit.after_store
+                commit.lines += [awaiting.line() for awaiting in commit.after_store]
                 commit.after_store = []
 
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from engine.bus import BUS, notice
 from engine.effects import DeadLetter, Effects, Step
-from engine.entries import Item, LaneItem, Parked, encode
+from engine.entries import Item, LaneItem, Parked, encode, pack_points
 from engine.lanes import Lane, backoff_s
 from engine.leases import Owned
 from engine.message import Message, Point, now_ms
-from engine.outcomes import Command, Hint, Index, Reply, Write
+from engine.outcomes import Broadcast, Command, Hint, Index, Reply, Write
+from engine.partitions import Keys
 from engine.redis_scripts import COMMIT
 from engine.stores.answers import KEEP_MS as KEEP_ANSWERS_MS
 from engine.stores.answers import MAX_A_DEVICE as MAX_ANSWERS
@@ -23,13 +26,27 @@ from engine.stores.answers import Kept
 from engine.stores.commands import MAX_A_DEVICE, Queued
 from engine.wire import Argument, call
 
-MAX_POINTS_A_BLOB = 2000
 MAX_ARGUMENTS = 6000
 """Fields (and their values) in one command; Lua's `unpack` takes hardly more."""
 
-BUS = "rm:bus"
+MAX_TOLD = 500
+"""Messages whose values are told in one publication."""
 
 Line = tuple[Argument, ...]
+
+
+class Awaiting(NamedTuple):
+    """A caller who wants to hear of a message's end; if it made points, not before they are in the store."""
+
+    reply_to: str
+    tenant: str
+    device: str
+    error: str = ""
+    """Why a copy of the message failed."""
+
+    def line(self, refused: str = "") -> Line:
+        """The command that tells; `refused` says why a point of the device is not in the store."""
+        return notice(self.reply_to, "end", None, self.error or refused)
 
 
 @dataclass(slots=True)
@@ -41,9 +58,10 @@ class Commit:
     """First entry to keep; empty trims nothing."""
     lines: list[Line] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
+    points_bytes: int = 0
+    """What they take in the spool."""
     parked: list[Parked] = field(default_factory=list)
-    after_store: list[Line] = field(default_factory=list)
-    """Notices to callers who wait until their points are in the store."""
+    after_store: list[Awaiting] = field(default_factory=list)
     lanes: dict[str, Lane | None] = field(default_factory=dict)
     """Lanes as they are after the commit; None: closed."""
     steps: list[Step] = field(default_factory=list)
@@ -94,6 +112,7 @@ def compose(
 
 def _writes(commits: dict[int, Commit], where: Sequence[int], effects: Effects) -> None:
     fields: dict[tuple[int, str], dict[str, bytes | None]] = {}
+    told: dict[tuple[int, str], list[tuple[str, int, dict[str, Any]]]] = {}
     for position, message, effect in effects.effects:
         commit = commits[where[position]]
         keys = commit.owned.keys
@@ -109,6 +128,9 @@ def _writes(commits: dict[int, Commit], where: Sequence[int], effects: Effects) 
         elif isinstance(effect, Hint):
             hint = encode((effect.kind, message.tenant, message.originator, effect.body))
             commit.lines.append(("PUBLISH", BUS, hint))
+        elif isinstance(effect, Broadcast):
+            values = (message.originator, effect.ts_ms, effect.values)
+            told.setdefault((where[position], message.tenant), []).append(values)
         elif isinstance(effect, Reply):
             if message.reply_to:
                 commit.lines.append(notice(message.reply_to, "reply", effect.data, effect.error))
@@ -120,12 +142,23 @@ def _writes(commits: dict[int, Commit], where: Sequence[int], effects: Effects) 
                     )
         else:
             _queue(commit, message, effect, "")
-    for (partition, key), values in fields.items():
+    for (partition, tenant), all_told in told.items():
+        # One publication for many: nobody may be listening, and that must cost next to nothing.
+        commits[partition].lines += [
+            ("PUBLISH", values_channel(tenant), encode(all_told[i : i + MAX_TOLD]))
+            for i in range(0, len(all_told), MAX_TOLD)
+        ]
+    for (partition, key), named in fields.items():
         lines = commits[partition].lines
-        kept = [part for name, value in values.items() if value is not None for part in (name, value)]
-        gone = [name for name, value in values.items() if value is None]
+        kept = [part for name, value in named.items() if value is not None for part in (name, value)]
+        gone = [name for name, value in named.items() if value is None]
         lines += [("HSET", key, *kept[i : i + MAX_ARGUMENTS]) for i in range(0, len(kept), MAX_ARGUMENTS)]
         lines += [("HDEL", key, *gone[i : i + MAX_ARGUMENTS]) for i in range(0, len(gone), MAX_ARGUMENTS)]
+
+
+def values_channel(tenant: str) -> str:
+    """Where a tenant's live values are told, as lists of (originator, ts_ms, values by key)."""
+    return f"rm:values:{tenant}"
 
 
 def _last_waiting(effects: Effects) -> dict[int, object]:
@@ -145,7 +178,10 @@ def _park(commit: Commit, parked: Parked) -> None:
 
 def _queue(commit: Commit, message: Message, command: Command, parked: str) -> None:
     key = commit.owned.keys.commands(message.originator)
-    queued = Queued(command.name, command.payload, now_ms(), command.expires_ms, command.oneway, parked)
+    queued = Queued(
+        command.name, command.payload, now_ms(), command.expires_ms, command.oneway, parked, call=command.call,
+        notify=message.reply_to if command.oneway else "",
+    )  # fmt: skip
     commit.lines.append(
         ("@command", key, message.tenant, message.originator, encode(queued), command.expires_ms, MAX_A_DEVICE)
     )
@@ -153,10 +189,17 @@ def _queue(commit: Commit, message: Message, command: Command, parked: str) -> N
 
 def bury(commit: Commit, letter: DeadLetter) -> None:
     """Keep a message that ended in failure."""
-    keys, blob = commit.owned.keys, encode(letter)
-    commit.lines.append(("HSET", keys.dead, letter.id, blob))
-    commit.lines.append(("ZADD", keys.index("dead", letter.message.tenant), letter.at_ms, letter.id))
-    commit.lines.append(("INCRBY", keys.dead_bytes, len(blob)))
+    commit.lines += letter_lines(commit.owned.keys, letter)
+
+
+def letter_lines(keys: Keys, letter: DeadLetter, replaced_bytes: int = 0) -> list[Line]:
+    """The commands that keep a letter, in the place of one of the same id that had `replaced_bytes`."""
+    blob = encode(letter)
+    return [
+        ("HSET", keys.dead, letter.id, blob),
+        ("ZADD", keys.index("dead", letter.message.tenant), letter.at_ms, letter.id),
+        ("INCRBY", keys.dead_bytes, len(blob) - replaced_bytes),
+    ]
 
 
 def _lanes(commits: dict[int, Commit], where: Sequence[int], effects: Effects, waiting: dict[int, object]) -> None:
@@ -194,21 +237,17 @@ def lane_lines(commit: Commit) -> list[Line]:
 
 
 def point_lines(commit: Commit) -> list[Line]:
-    """The commands that spool the batch's points."""
-    return [
-        ("@points", encode(commit.points[i : i + MAX_POINTS_A_BLOB]))
-        for i in range(0, len(commit.points), MAX_POINTS_A_BLOB)
-    ]
+    """The commands that spool the batch's points; zipped while the store is behind, for they will lie there."""
+    blobs = pack_points(commit.points, zipped=commit.owned.store_behind)
+    commit.points_bytes = sum(map(len, blobs))
+    return [("@points", blob) for blob in blobs]
 
 
 def _tell_end(commit: Commit, position: int, message: Message, effects: Effects, stored: set[int]) -> None:
     if position in effects.unfinished or not message.reply_to:
         return
-    line = notice(message.reply_to, "end", None, effects.failures.get(position, ""))
-    (commit.after_store if position in stored else commit.lines).append(line)
-
-
-def notice(reply_to: str, kind: str, data: object, error: str) -> Line:
-    """Tell a waiting caller something: `kind` is "reply" (the answer) or "end" (every copy has ended)."""
-    process, number = reply_to.split("/", 2)[:2]
-    return ("PUBLISH", f"rm:reply:{process}", encode((number, kind, data, error)))
+    end = Awaiting(message.reply_to, message.tenant, message.originator, effects.failures.get(position, ""))
+    if position in stored:
+        commit.after_store.append(end)
+    else:
+        commit.lines.append(end.line())

@@ -11,15 +11,17 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from engine.errors import Finding, InvalidDocument
+from engine.errors import Finding, InvalidDocument, Unfit
+from engine.stores.influx_access import access
 
 
 class Listener(NamedTuple):
-    """A door of spec G-1: its development port, what speaks there, and whether over TLS."""
+    """A door of spec G-1: its development port, what speaks there, whether over TLS and asking for a certificate."""
 
     port: int
     family: Literal["http", "mqtt", "coap"]
     tls: bool = False
+    client_certificates: bool = False
 
 
 LISTENERS: Final[Mapping[str, Listener]] = {
@@ -30,7 +32,7 @@ LISTENERS: Final[Mapping[str, Listener]] = {
     "ct_sigfox": Listener(8082, "http"),
     "mqtt": Listener(1883, "mqtt"),
     "mqtts_ct": Listener(1884, "mqtt", tls=True),
-    "mqtts": Listener(8883, "mqtt", tls=True),
+    "mqtts": Listener(8883, "mqtt", tls=True, client_certificates=True),
     "coap": Listener(5683, "coap"),
 }
 
@@ -74,12 +76,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     partitions: Annotated[int, _about("Ordered streams; fixed at the first start on a Redis")] = 16
     operator_token: Annotated[str, _about("Token of the management API; empty: made at the first start")] = ""
     backlog_entries: Annotated[int, _about("Entries a stream may hold before messages are refused")] = 20_000
+    influx_url: Annotated[
+        str, _about("InfluxDB that keeps the points instead of SQLite, as http://host:8086 (docs/influxdb.md)")
+    ] = ""
+    influx_token: Annotated[str, _about("Token for InfluxDB 2 and 3")] = ""
+    influx_org: Annotated[str, _about("Organization in InfluxDB 2; empty: the only one that the token sees")] = ""
+    influx_bucket: Annotated[str, _about("Bucket or database, which is made if it is missing")] = "rulemill"
+    influx_username: Annotated[str, _about("User of InfluxDB 1; may also stand in influx_url")] = ""
+    influx_password: Annotated[str, _about("Password of that user")] = ""
+    influx_ca: Annotated[
+        str, _about("PEM file of the authority behind InfluxDB's certificate; empty: the system's")
+    ] = ""
     spool_bytes: Annotated[int, _about("Bytes of points that may wait for the store before messages are refused")] = (
         1 << 30
     )
+    retention_days: Annotated[
+        int, _about("Days that points are kept, unless their device's product says otherwise; 0: for ever")
+    ] = 0
     tls: Annotated[Tls, _about("Certificate for the listeners that speak TLS")] = Tls()
     trusted_proxies: Annotated[list[str], _about("Addresses whose X-Forwarded-Proto is believed")] = []
     cors_origins: Annotated[list[str], _about("Web origins that may call device paths; empty: any")] = []
+    smtp_url: Annotated[str, _about("Mail server, smtp://user:password@host:587; without one, mails become files")] = ""
+    mail_from: Annotated[str, _about("Sender of mails")] = "rulemill@localhost"
+    thingsboard: Annotated[dict[str, Any], _about("How the ThingsBoard dialect behaves: a table, see below")] = {}
+    thethingsio: Annotated[dict[str, Any], _about("How the thethings.iO dialect behaves: a table, see below")] = {}
     plugins: Annotated[list[str], _about("Names of installed node plug-ins to load")] = []
     connectors: Annotated[list[str], _about("Names of installed connectors to load")] = []
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _about("How much is logged")] = "info"
@@ -168,12 +188,35 @@ def _from_environment(
                 listeners[key] = value
         elif name in known and known[name] not in ("listeners", "tls"):
             field = known[name]
-            lists = ("plugins", "connectors", "trusted_proxies", "cors_origins")
-            merged[field] = [part for part in value.split(",") if part] if field in lists else value
+            merged[field] = _from_variable(field, value, name, findings)
         elif name in ("RULEMILL_TLS_CERTIFICATE", "RULEMILL_TLS_KEY"):
             merged.setdefault("tls", {})[name.removeprefix("RULEMILL_TLS_").lower()] = value
         else:
             findings.append(Finding(name, unknown("variable", name, [*known, *short, *doors, *OTHER_VARIABLES])))
+
+
+_LISTS: Final = ("plugins", "connectors", "trusted_proxies", "cors_origins")
+_TABLES: Final = ("thingsboard", "thethingsio")
+
+
+def _from_variable(field: str, text: str, name: str, findings: list[Finding]) -> Any:
+    """A setting as the environment has it: lists with commas, tables as JSON."""
+    if field in _LISTS:
+        return [part for part in text.split(",") if part]
+    if field in _TABLES:
+        try:
+            return msgspec.json.decode(text or b"{}", type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            findings.append(Finding(name, f"is a table as JSON: {error}"))
+            return {}
+    return text
+
+
+def as_variable(value: Any) -> str:
+    """A setting as the environment has it; what `load` reads back."""
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode()
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def unknown(what: str, name: str, known: Any) -> str:
@@ -206,6 +249,20 @@ def _check(settings: Settings) -> list[Finding]:
         findings.append(Finding("partitions", "is a number from 1 to 1024"))
     if settings.workers < 0 or settings.api_processes < 1:
         findings.append(Finding("workers", "workers is 0 or more, api_processes is 1 or more"))
+    if not 0 <= settings.retention_days <= 36_500:
+        findings.append(Finding("retention_days", "is a number of days from 0 (for ever) to 36500"))
+    if settings.influx_url:
+        try:
+            access(settings.influx_url, bucket=settings.influx_bucket, ca=settings.influx_ca)
+        except Unfit as error:
+            findings.append(Finding("influx_url", error.reason))
+    else:
+        # Points that silently go elsewhere than somebody thinks are found again by nobody.
+        findings += [
+            Finding(name, "is set, and influx_url is not")
+            for name in ("influx_token", "influx_org", "influx_username", "influx_password", "influx_ca")
+            if getattr(settings, name)
+        ]
     seen: dict[str, str] = {}
     for key, address in settings.listeners.items():
         if address in seen and not address.endswith(":0"):

@@ -1,6 +1,7 @@
 """The door: refuses messages while there is no room for them, so that nothing is ever buffered without a bound.
 
-Looked at twice a second. Commits must always have room, so the door closes at 80 % of Redis' memory.
+Looked at twice a second. Commits must always have room, so the door closes at 80 % of Redis' memory. What closed at a
+limit opens below it, so that a door which opens stays open for a while.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ log = logging.getLogger("rulemill.door")
 
 LOOK_EVERY_S = 0.5
 MEMORY_SHARE = 0.8
+MEMORY_OPENS, SPOOL_OPENS = 0.95, 0.8
+"""Share of the limit at which the door opens again. Memory holds much that never drains, the spool nothing."""
+COME_BACK_S = 5
+"""What callers are told to wait for where draining takes its time."""
+
+UNREACHABLE, FULL, BEHIND = "storage unreachable", "storage full", "telemetry store behind"
 
 
 class Door:
@@ -28,6 +35,7 @@ class Door:
         self._wire, self._keys = wire, all_keys(partitions)
         self._ingress = ingress
         self._spool_bytes = spool_bytes
+        metrics.SPOOL_LIMIT.set(spool_bytes)
         self._loop = Loop("door", LOOK_EVERY_S, self.look)
 
     async def start(self) -> None:
@@ -44,13 +52,14 @@ class Door:
         try:
             reason = await self._reason()
         except RedisConnectionError:
-            reason = "storage unreachable"
+            reason = UNREACHABLE
         if reason != self._ingress.closed_reason:
             if reason:
                 log.warning("door closed: %s; devices are told to try again", reason)
             else:
                 log.warning("door open again")
             self._ingress.closed_reason = reason
+            self._ingress.closed_for_s = COME_BACK_S if reason in (FULL, BEHIND) else 1
         metrics.DOOR.labels("ingress").set(0 if reason else 1)
 
     async def _reason(self) -> str:
@@ -58,18 +67,19 @@ class Door:
         commands += [("GET", keys.spooled) for keys in self._keys]
         commands += [("XLEN", keys.inbox) for keys in self._keys]
         replies = await self._wire.execute(commands, timeout_s=2.0)
-        if failed(replies[0]):
-            raise RedisConnectionError(str(replies[0]))
-        count = len(self._keys)
+        for reply in replies:
+            if failed(reply):
+                raise RedisConnectionError(str(reply))
+        count, closed = len(self._keys), self._ingress.closed_reason
         spooled = sum(int(reply or 0) for reply in replies[1 : count + 1])
         metrics.SPOOLED.set(spooled)
         for keys, length in zip(self._keys, replies[count + 1 :], strict=True):
             metrics.BACKLOG.labels(str(keys.number)).set(length)
         used, most = _memory(replies[0])
-        if most and used > MEMORY_SHARE * most:
-            return "storage full"
-        if spooled > self._spool_bytes:
-            return "telemetry store behind"
+        if most and used > MEMORY_SHARE * most * (MEMORY_OPENS if closed == FULL else 1):
+            return FULL
+        if spooled > self._spool_bytes * (SPOOL_OPENS if closed == BEHIND else 1):
+            return BEHIND
         return ""
 
 

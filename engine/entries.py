@@ -3,24 +3,34 @@
 An entry of new messages has one field `m`: msgpack [version, groups], a group being [tenant, count, bytes]; the bytes
 are a msgpack array of messages, so that a tenant's part is a slice which nobody has to decode to set it aside.
 An entry that brings a parked message back has the fields `p` (Parked) and `r` (Resumed).
+An entry of the spool has one field `b`: a msgpack array of points, or its zlib stream (which begins with another byte).
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from engine.errors import RulemillError
-from engine.message import WIRE_VERSION, Message
+from engine.message import WIRE_VERSION, Message, Point
 from engine.node import Resumed
 
 MAX_MESSAGES = 100
 MAX_BYTES = 1 << 20
+MAX_POINTS: Final = 2000
+"""Points in one entry of a spool."""
+MAX_POINTS_BYTES: Final = 256 << 10
+"""Their bytes before zipping, unless a single point has more: who reads a few entries knows what may come."""
+ZIP_FROM_BYTES: Final = 256
+_ZLIB: Final = b"\x78"
+"""How a zlib stream begins; no msgpack array does."""
 
 _encoder = msgspec.msgpack.Encoder()
 _messages = msgspec.msgpack.Decoder(list[Message])
+_points = msgspec.msgpack.Decoder(list[Point])
 _entry = msgspec.msgpack.Decoder(tuple[int, list[tuple[str, int, bytes]]])
 
 
@@ -106,3 +116,38 @@ def decode_parked(blob: bytes) -> Parked:
         return _parked.decode(blob)
     except msgspec.DecodeError as error:
         raise UnknownEntryError(f"parked message cannot be read: {error}") from error
+
+
+def pack_points(points: Sequence[Point], *, zipped: bool = False) -> list[bytes]:
+    """Entries of a spool. Zipped they take a fifth to a seventh, for some 0.15 µs a point (from 100 points on)."""
+    blobs = [blob for i in range(0, len(points), MAX_POINTS) for blob in _cut(points[i : i + MAX_POINTS])]
+    return [zlib.compress(blob, 1) if len(blob) >= ZIP_FROM_BYTES else blob for blob in blobs] if zipped else blobs
+
+
+def _cut(points: Sequence[Point]) -> list[bytes]:
+    blob = _encoder.encode(points)
+    if len(blob) <= MAX_POINTS_BYTES or len(points) == 1:
+        return [blob]
+    half = len(points) // 2
+    return _cut(points[:half]) + _cut(points[half:])
+
+
+def unpack_points(blob: bytes) -> tuple[list[Point], int]:
+    """The points of a spool's entry, and their bytes unzipped; UnknownEntryError if this release cannot read it."""
+    try:
+        plain = zlib.decompress(blob) if blob[:1] == _ZLIB else blob
+        return _points.decode(plain), len(plain)
+    except (msgspec.DecodeError, zlib.error) as error:
+        raise UnknownEntryError(f"points cannot be read: {error}") from error
+
+
+def id_order(id: bytes) -> tuple[int, int]:
+    """What sorts stream ids."""
+    ms, _, sequence = id.partition(b"-")
+    return int(ms), int(sequence)
+
+
+def following(id: bytes) -> bytes:
+    """The stream id right after `id`."""
+    ms, _, sequence = id.partition(b"-")
+    return b"%s-%d" % (ms, int(sequence) + 1)

@@ -85,6 +85,22 @@ class StoreUnavailable(RulemillError):
         self.retry_after_s = retry_after_s
 
 
+class Unsupported(RulemillError):
+    """What was asked for can never be done here, whoever asks: `reason` says why, and what can be done instead."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Unfit(RulemillError):
+    """A service that is set cannot serve as it is: wrong version, rights or settings. Trying again does not help."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class PointsRefused(RulemillError):
     """The telemetry store took all points but some: `refused` pairs an index with the store's reason."""
 

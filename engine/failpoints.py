@@ -12,7 +12,9 @@ import signal
 import time
 from typing import Final
 
-NAMES: Final = frozenset({"before-submit", "after-submit", "before-ack", "mid-batch", "before-commit", "after-commit"})
+NAMES: Final = frozenset(
+    {"before-submit", "after-submit", "before-ack", "mid-batch", "before-commit", "after-commit", "before-trim"}
+)
 _ACTION: Final = re.compile(r"(kill|pause:\d+(?:\.\d+)?)(?:@(\d+))?")
 
 

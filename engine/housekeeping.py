@@ -1,6 +1,7 @@
 """What keeps everything bounded: old dead letters, ended alarms and silent producers go, hourly, in one process.
 
-Dead letters alone may come as fast as messages do, so that their bytes are looked at every minute.
+So do points that are older than they shall be (`retention`). Dead letters alone may come as fast as messages do, so
+that their bytes are looked at every minute.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from engine.deadletters import DeadLetters
 from engine.ingress import PRODUCER_KEEP_MS
 from engine.message import now_ms
 from engine.partitions import all_keys
+from engine.retention import Retention
 from engine.service import Loop
 from engine.stores import alarms
 from engine.wire import Argument, Wire
@@ -29,8 +31,15 @@ AT_ONCE: Final = 500
 class Housekeeping:
     """One process's hourly round; the turn key lets only one of them do it."""
 
-    def __init__(self, wire: Wire, partitions: int, tenants: Callable[[], Awaitable[Sequence[str]]]) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        partitions: int,
+        tenants: Callable[[], Awaitable[Sequence[str]]],
+        retention: Retention | None = None,
+    ) -> None:
         self._wire, self._keys = wire, all_keys(partitions)
+        self._retention = retention
         self._dead = DeadLetters(wire, partitions)
         self._tenants = tenants
         self._loops = (
@@ -58,6 +67,12 @@ class Housekeeping:
         mine = (await self._wire.execute([("SET", TURN_KEY, "1", "NX", "EX", int(EVERY_S) // 2)]))[0]
         if mine is not None:
             await self.round()
+            if self._retention is not None:
+                await self._retention.sweep(self._keep_turn)
+
+    async def _keep_turn(self) -> None:
+        """What takes long stays this process's."""
+        await self._wire.execute([("SET", TURN_KEY, "1", "EX", int(EVERY_S) // 2)])
 
     async def round(self) -> dict[str, int]:
         """Clean everything once; how many of each kind went."""

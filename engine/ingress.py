@@ -24,6 +24,7 @@ from engine.failpoints import failpoint
 from engine.message import Message, new_id, now_ms
 from engine.partitions import all_keys, partition_of
 from engine.redis_scripts import SUBMIT
+from engine.service import end
 from engine.wire import Argument, Reply, Wire, call, failed
 
 log = logging.getLogger("rulemill.ingress")
@@ -93,6 +94,8 @@ class Ingress:
         self._last = 0
         self.closed_reason = ""
         """Why the door is closed; empty while it is open. Set by the door watch."""
+        self.closed_for_s = 1
+        """What callers are then told to wait."""
         self._stopping = False
 
     async def start(self) -> None:
@@ -106,8 +109,7 @@ class Ingress:
         if self._task is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._task), CONFIRM_WITHIN_S)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None
 
     def submit(self, messages: Sequence[Message]) -> asyncio.Future[None]:
@@ -119,7 +121,7 @@ class Ingress:
         full = self._held >= MAX_WAITING or self._held_bytes >= MAX_WAITING_BYTES
         if self.closed_reason or self._stopping or full:
             reason = self.closed_reason or ("stopping" if self._stopping else "ingress full")
-            return self._refuse(len(messages), reason)
+            return self._refuse(len(messages), reason, self.closed_for_s if self.closed_reason else 1)
         numbers = [partition_of(message.tenant, message.originator, self._partitions) for message in messages]
         if self._refusing and not self._refusing.isdisjoint(numbers):
             return self._refuse(len(messages), "backlog full")
@@ -145,11 +147,11 @@ class Ingress:
             return futures.popitem()[1]
         return _all(list(futures.values()))
 
-    def _refuse(self, count: int, reason: str) -> asyncio.Future[None]:
+    def _refuse(self, count: int, reason: str, retry_after_s: int = 1) -> asyncio.Future[None]:
         metrics.REFUSED.labels(reason).inc(count)
         refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         refused.add_done_callback(_seen)
-        refused.set_exception(Refused(reason))
+        refused.set_exception(Refused(reason, retry_after_s))
         return refused
 
     async def _run(self) -> None:

@@ -43,6 +43,8 @@ class Owned:
     cursor: bytes = b"0-0"
     """Id of the last entry read; everything up to the last commit is gone from the stream."""
     lanes: dict[str, Lane] = field(default_factory=dict)
+    store_behind: bool = False
+    """Points of this partition will lie in the spool for a while."""
 
 
 class Leases:

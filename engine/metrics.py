@@ -33,8 +33,21 @@ OWNED: Final = Gauge("rulemill_partitions_owned", "Partitions of this worker", r
 POINTS: Final = Counter("rulemill_points", "Points written to the store", ["store"], registry=REGISTRY)
 STORE_S: Final = Histogram("rulemill_store_write_seconds", "Time of a store write", registry=REGISTRY, buckets=_FAST)
 STORE_FAILED: Final = Counter("rulemill_store_failures", "Store writes that failed", ["store"], registry=REGISTRY)
+STORE_CIRCUIT: Final = Gauge(
+    "rulemill_store_circuit", "0 while the store takes points, 1 while it is probed, 2 while it is left alone",
+    ["store"], registry=REGISTRY,
+)  # fmt: skip
+POINTS_REFUSED: Final = Counter(
+    "rulemill_points_refused", "Points that the store will never take", ["store"], registry=REGISTRY
+)
+POINTS_BEHIND: Final = Gauge(
+    "rulemill_partitions_behind", "Partitions whose points are read back from the spool", registry=REGISTRY
+)
 BACKLOG: Final = Gauge("rulemill_stream_entries", "Entries not done yet", ["partition"], registry=REGISTRY)
 SPOOLED: Final = Gauge("rulemill_spool_bytes", "Bytes of points on their way to the store", registry=REGISTRY)
+SPOOL_LIMIT: Final = Gauge(
+    "rulemill_spool_limit_bytes", "Bytes in the spool at which messages are refused", registry=REGISTRY
+)
 DOOR: Final = Gauge("rulemill_door_open", "1 while messages are accepted", ["door"], registry=REGISTRY)
 """Labelled so that only processes that have a door show one."""
 LOOP_LAG_S: Final = Gauge(

@@ -35,6 +35,13 @@ class Hint(msgspec.Struct, frozen=True, array_like=True):
     body: Any
 
 
+class Broadcast(msgspec.Struct, frozen=True, array_like=True):
+    """Tell whoever listens to the tenant's live values what the originator has measured; never the only copy."""
+
+    ts_ms: int
+    values: dict[str, Any]
+
+
 class Reply(msgspec.Struct, frozen=True, array_like=True):
     """Answer the caller that waits for this message; dropped when nobody does."""
 
@@ -49,6 +56,8 @@ class Command(msgspec.Struct, frozen=True, array_like=True):
     payload: Any
     expires_ms: int
     oneway: bool = False
+    call: str = ""
+    """Id of the kept call (stores/kept_calls.py) that follows its way; empty: nobody does."""
 
 
 class Park(msgspec.Struct, frozen=True, array_like=True):
@@ -61,7 +70,7 @@ class Park(msgspec.Struct, frozen=True, array_like=True):
     command: Command | None = None
 
 
-Effect = Write | Index | Hint | Reply | Command
+Effect = Write | Index | Hint | Broadcast | Reply | Command
 
 
 class Retry(Exception):

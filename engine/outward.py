@@ -24,6 +24,7 @@ from engine.node import CallNode, Resumed
 from engine.outcomes import Discard, Retry
 from engine.plan import Plan, PlanNode
 from engine.redis_scripts import POSTPONE, TAKE
+from engine.service import end_all
 from engine.wire import Wire, call, failed
 
 log = logging.getLogger("rulemill.outward")
@@ -122,9 +123,7 @@ class Outward:
         """Let calls under way end for a moment, then cut them; what is parked stays parked."""
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=finish_s)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
 
     async def _line(self, place: Place, originator: str) -> None:
         """Make an originator's calls at one node, one after the other (or all at once, for a node without order)."""

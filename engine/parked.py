@@ -20,6 +20,7 @@ from engine.leases import Owned
 from engine.message import now_ms
 from engine.node import Resumed
 from engine.redis_scripts import POSTPONE, TAKE
+from engine.service import end_all
 from engine.wire import Wire, call, failed
 
 log = logging.getLogger("rulemill.parked")
@@ -52,9 +53,7 @@ class Timers:
 
     async def stop(self) -> None:
         """End; what is parked stays parked."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
         self._tasks = []
 
     async def own(self, owned: Owned) -> None:

@@ -57,8 +57,8 @@ class Keys:
     """Names of one partition's keys. All share a hash tag, so that one script may touch them all."""
 
     __slots__ = (
-        "clean", "command_ids", "commit", "dead", "dead_bytes", "due", "fence", "inbox", "lanes", "lease", "number",
-        "parked", "points", "prefix", "producers", "spooled", "trial",
+        "calls_due", "calls_where", "clean", "command_ids", "commit", "dead", "dead_bytes", "due", "fence",
+        "inbox", "lanes", "lease", "number", "parked", "points", "prefix", "producers", "quiet", "spooled", "trial",
     )  # fmt: skip
 
     def __init__(self, number: int, count: int) -> None:
@@ -79,6 +79,9 @@ class Keys:
         self.dead = prefix + "dead"
         self.dead_bytes = prefix + "dead-bytes"
         self.command_ids = prefix + "cmd-ids"
+        self.calls_where = prefix + "calls-where"
+        self.calls_due = prefix + "calls-due"
+        self.quiet = prefix + "quiet"
 
     def state(self, table: str, originator: str) -> str:
         """Hash of one state table of an originator (`attr`, `alarm`, `node`)."""
@@ -99,6 +102,14 @@ class Keys:
     def given_command(self, device: str, id: int) -> str:
         """Record of a command that a session was given a moment ago."""
         return f"{self.prefix}given:{device}:{id}"
+
+    def calls(self, device: str) -> str:
+        """Hash of a device's kept calls: id to record."""
+        return f"{self.prefix}calls:{device}"
+
+    def gone(self, device: str) -> str:
+        """When a device of this id was deleted."""
+        return f"{self.prefix}gone:{device}"
 
     def answers(self, device: str) -> str:
         """Hash of the answers that are kept for a device: id of the message that asked to record."""

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from engine import metrics
 from engine.commit import Line
-from engine.entries import Item, encode, unpack_entry
+from engine.entries import Item, encode, following, unpack_entry
 from engine.leases import Owned
-from engine.points import following
 from engine.wire import Wire
 
 log = logging.getLogger("rulemill.recovery")

@@ -18,7 +18,8 @@ _decode = msgspec.msgpack.Decoder(tuple[str, str, Any, str]).decode
 
 
 class Answer(NamedTuple):
-    """What came: kind "reply" (the chain's answer) or "end" (every copy has ended, `error` if one failed)."""
+    """What came: kind "reply" (the chain's answer), "end" (every copy has ended, `error` if one failed) or "delivered"
+    (a one-way command was handed to a session of the device)."""
 
     kind: str
     data: Any

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
 
 log = logging.getLogger("rulemill.service")
 
@@ -20,6 +20,24 @@ class Service(Protocol):
     async def stop(self) -> None:
         """Return when nothing runs any more."""
         ...
+
+
+async def end(task: asyncio.Future[Any], again_s: float = 1.0) -> None:
+    """Cancel a task and wait until it has ended, whatever it ends with.
+
+    It is cancelled anew every `again_s` seconds: on Python 3.11 `asyncio.wait_for`, with which redis-py sends, may lose
+    a cancellation.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=again_s)
+    if not task.cancelled():
+        task.exception()  # looked at, so that nobody is told of it at some later time
+
+
+async def end_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel tasks and wait until all have ended; see `end`."""
+    await asyncio.gather(*[end(task) for task in list(tasks)])
 
 
 class Loop:
@@ -44,6 +62,5 @@ class Loop:
     async def stop(self) -> None:
         """End; a step under way is cancelled."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None

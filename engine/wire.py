@@ -20,6 +20,7 @@ from redis.asyncio.connection import parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from engine.redis_scripts import ALL, Script
+from engine.service import end
 
 Argument = str | bytes | int | float
 Reply = Any
@@ -180,7 +181,7 @@ class Subscriber:
         lost: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         self._wire = Wire(url, name, self._pushed)
-        self._channels = tuple(channels)
+        self._channels = dict.fromkeys(channels)
         self._handle = handle
         self._lost = lost
         self._task: asyncio.Task[None] | None = None
@@ -196,6 +197,17 @@ class Subscriber:
     async def _subscribe(self) -> None:
         # One reply per channel: the wire counts them as one command each.
         await self._wire.execute([("SUBSCRIBE", channel) for channel in self._channels])
+
+    async def add(self, channel: str) -> None:
+        """Hear of one more channel; returns when Redis has confirmed."""
+        self._channels[channel] = None
+        await self._wire.execute([("SUBSCRIBE", channel)])
+
+    async def remove(self, channel: str) -> None:
+        """Hear no more of a channel."""
+        self._channels.pop(channel, None)
+        if self._wire.connected:
+            await self._wire.execute([("UNSUBSCRIBE", channel)])
 
     async def _keep(self) -> None:
         pinged = time.monotonic()
@@ -217,7 +229,6 @@ class Subscriber:
     async def stop(self) -> None:
         """Unsubscribe; tolerates being called twice."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None
         await self._wire.close()

@@ -19,7 +19,7 @@ from engine import metrics
 from engine.batch import BatchRunner
 from engine.commit import Commit, Line
 from engine.deployments import Deployments, Plans
-from engine.entries import Item, UnknownEntryError, unpack_entry
+from engine.entries import Item, UnknownEntryError, following, unpack_entry
 from engine.errors import StateUnavailable
 from engine.failpoints import failpoint
 from engine.lanework import due_lanes, run_lane, too_long
@@ -29,9 +29,11 @@ from engine.node import Product
 from engine.outward import Outward
 from engine.ownership import ADJUST_EVERY_S, Ownership
 from engine.parked import Timers
-from engine.points import PointsWriter, following
+from engine.points import PointsWriter
 from engine.recovery import recover
+from engine.service import end_all
 from engine.state import State
+from engine.store_state import StateBoard
 from engine.stores.timeseries import Timeseries
 from engine.tail import Tail
 from engine.watch import Progress
@@ -57,7 +59,6 @@ class WorkerParts:
     partitions: int
     plans: Plans
     store: Timeseries
-    store_name: str
     product: Callable[[str, str], Awaitable[Product | None]]
     secret: Callable[[str, str], str | None]
 
@@ -72,7 +73,8 @@ class Worker:
         self._leases = Leases(parts.url, parts.name, parts.partitions, self._side)
         self._outward = Outward(self._side, parts.plans.plan_for, parts.secret)
         self._timers = Timers(self._side, self._outward.add, self._outward.has)
-        self._writer = PointsWriter(self._side, parts.store, parts.store_name)
+        self._writer = PointsWriter(self._side, parts.store)
+        self._store_state = StateBoard(self._side, parts.name, self._writer.feed)
         self._progress = Progress()
         self._tail = Tail(self._side)
         deployments = Deployments(parts.plans)
@@ -96,12 +98,13 @@ class Worker:
 
     async def start(self) -> None:
         """Connect and begin; returns when the worker reads."""
-        await self._parts.store.open()
+        await self._writer.open()
         await self._wire.execute([("PING",)])
         await asyncio.to_thread(self._leases.start)
         await self._deployed.start()
         self._timers.start()
         self._writer.start()
+        await self._store_state.start()
         self._tasks = [
             asyncio.create_task(self._tick(), name="worker-tick"),
             asyncio.create_task(self._tail.watch(), name="worker-tail"),
@@ -117,9 +120,8 @@ class Worker:
         await asyncio.wait([self._tasks[-1]], timeout=5.0)
         await asyncio.gather(self._outward.stop(), self._writer.stop(finish_s=3.0))
         await self._timers.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._store_state.stop()
+        await end_all(self._tasks)
         self._tasks = []
         try:
             await self._ownership.release_all()
@@ -331,11 +333,9 @@ class Worker:
         if commit.parked:
             self._timers.add(owned, commit.parked)
         if commit.points:
-            if status == b"done" or not spooled:
-                self._writer.own(owned)
-            else:
-                self._writer.add(owned, spooled, commit.points, commit.after_store)
+            self._writer.add(owned, spooled, commit.points, commit.points_bytes, commit.after_store)
         self._tail.publish(commit.steps)
+        self._tail.publish_points(commit.points)
 
     # Recovery and lanes run single partitions
 

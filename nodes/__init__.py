@@ -17,6 +17,7 @@ from engine.node import (
 from engine.outcomes import (
     FAILURE,
     SUCCESS,
+    Broadcast,
     Command,
     Discard,
     Hint,
@@ -32,6 +33,7 @@ __all__ = [
     "FAILURE",
     "SUCCESS",
     "BadInput",
+    "Broadcast",
     "Build",
     "CallContext",
     "CallNode",

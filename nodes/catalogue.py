@@ -12,6 +12,7 @@ import msgspec
 
 from engine.errors import Conflict, NotFound
 from nodes import BadInput, Node, NodeSpec
+from nodes.broadcast import BroadcastNode
 from nodes.chain import Chain
 from nodes.clear_alarm import ClearAlarm
 from nodes.copy_keys import CopyKeys
@@ -49,6 +50,7 @@ BUILTIN: Final[tuple[type[Node], ...]] = (
     CopyKeys,
     DeleteKeys,
     SaveTimeseries,
+    BroadcastNode,
     SaveAttributes,
     SaveEvent,
     EventFunction,

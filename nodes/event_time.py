@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from engine.stores.values import MAX_TS_MS
 from nodes import BadInput, Message
-
-MAX_TS_MS = 9_223_372_036_853
-"""The latest time, and negated the earliest, that a store counting nanoseconds in 64 bits can hold."""
 
 
 def event_time_ms(message: Message) -> int:

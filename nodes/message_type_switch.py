@@ -20,6 +20,7 @@ LABELS: Final[dict[str, str]] = {
     "RAW_UPLINK": "Raw uplink",
     "DEVICE_EVENT": "Device event",
     "COMMAND_RESPONSE": "Command response",
+    "PARSE_REQUEST": "Parse request",
     # connections
     "ACTIVITY_EVENT": "Activity Event",
     "INACTIVITY_EVENT": "Inactivity Event",
@@ -58,6 +59,12 @@ LABELS: Final[dict[str, str]] = {
     "RPC_EXPIRED": "RPC Expired",
     "RPC_FAILED": "RPC Failed",
     "RPC_DELETED": "RPC Deleted",
+    # users of apps, and what they keep
+    "USER_CREATED": "User Created",
+    "PERMISSION_GRANTED": "Permission Granted",
+    "OBJECT_CREATED": "Object Created",
+    "OBJECT_UPDATED": "Object Updated",
+    "OBJECT_DELETED": "Object Deleted",
     # relations between entities
     "RELATION_ADD_OR_UPDATE": "Relation Added or Updated",
     "RELATION_DELETED": "Relation Deleted",
@@ -66,7 +73,8 @@ LABELS: Final[dict[str, str]] = {
     "REST_API_REQUEST": "REST API request",
 }
 """Message type to label, as `TbMsgType` and `TbNodeConnectionType` of thingsboard/thingsboard name them, so that
-chains from there keep their labels; raw uplinks, device events and command responses are additions."""
+chains from there keep their labels; raw uplinks, device events, command responses, parse requests and
+all of users of apps are additions."""
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True):

@@ -28,7 +28,9 @@ from nodes import (
 
 TIMEOUT: Final = "Timeout"
 MAX_WAIT_MS: Final = 86_400_000
-"""A command is kept for a day at most."""
+"""A command is kept for a day at most,"""
+MAX_KEPT_MS: Final = 30 * MAX_WAIT_MS
+"""one of a kept call for a month."""
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,7 +52,9 @@ class RpcRequest(Node):
             'The data is `{"method": text, "params": anything}`. The command waits for the device, connected or '
             "not, and the message waits, durably, for the answer, which becomes its data and the answer to whoever "
             "waits for the message. Metadata: `oneway` = `true` goes on at once without an answer; `expirationTime` "
-            "(Unix time in milliseconds) or `timeout` (milliseconds) say how long to wait, a day at most."
+            "(Unix time in milliseconds) or `timeout` (milliseconds) say how long to wait, a day at most. With "
+            "`persistent` = `true` the command is that of the call `requestUUID`, whose way can be followed, and waits "
+            "a month at most."
         ),
         config=Config,
         relations=(
@@ -76,10 +80,10 @@ class RpcRequest(Node):
             if until_ms <= ctx.now_ms:
                 _time_out(i, message, out)
             elif oneway:
-                out.effect(i, Command(method, params, until_ms, oneway=True))
+                out.effect(i, Command(method, params, until_ms, oneway=True, call=_kept(message)))
                 out.emit(i, SUCCESS, message)
             else:
-                out.park(i, Park(until_ms, Command(method, params, until_ms)))
+                out.park(i, Park(until_ms, Command(method, params, until_ms, call=_kept(message))))
 
     async def resume(self, i: int, message: Message, resumed: Resumed, out: Outcomes, ctx: Context) -> None:
         """Go on with the answer, or without one."""
@@ -100,7 +104,7 @@ class RpcRequest(Node):
         if expires is None:
             wait_ms = _number(message, "timeout")
             expires = now_ms + (int(self.config.timeout_s * 1000) if wait_ms is None else wait_ms)
-        return min(expires, now_ms + MAX_WAIT_MS)
+        return min(expires, now_ms + (MAX_KEPT_MS if _kept(message) else MAX_WAIT_MS))
 
 
 def _call(message: Message) -> tuple[str, object]:
@@ -113,6 +117,12 @@ def _call(message: Message) -> tuple[str, object]:
     if "params" not in data:
         raise BadInput("the command has no params")
     return method, data["params"]
+
+
+def _kept(message: Message) -> str:
+    """The id of the kept call that the message is of; empty for most."""
+    metadata = message.metadata
+    return metadata.get("requestUUID", "") if metadata.get("persistent") == "true" else ""
 
 
 def _number(message: Message, name: str) -> int | None:

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from api.bootstrap import bootstrap_schema
 from api.cli.serve import up
+from api.dialect_settings import TABLES
 from chains.schema import DIALECT, chain_schema
 from engine.config import LISTENERS, OTHER_VARIABLES, Settings
 from nodes.catalogue import Catalogue
@@ -58,6 +59,12 @@ def node_pages() -> str:
     return SOURCE.format("nodes/") + catalogue_page(Catalogue())
 
 
+DIALECTS_INTRODUCTION = """\
+## Dialects
+
+How a dialect behaves where it can be chosen is a table of the TOML file, or a variable with the table as JSON:
+`RULEMILL_THINGSBOARD='{"type_cast": false}'`.
+"""
 OTHERS_INTRODUCTION = """
 ## Other variables
 """
@@ -69,7 +76,7 @@ def settings_page() -> str:
     settings = [
         (*map(_code, (field.name, _variable(field.name), flags.get(field.name), field.default)), *field[1::2])
         for field in fields(settings_schema())
-        if field.name not in ("listeners", "tls")  # listeners have a table, tls is shown by its parts
+        if field.name not in ("listeners", "tls", *TABLES)  # listeners have a table, tls is shown by its parts
     ]
     doors = []
     for key, listener in LISTENERS.items():
@@ -84,10 +91,19 @@ def settings_page() -> str:
             table(("setting", "variable", "flag", "default", "is", "means"), settings),
             LISTENERS_INTRODUCTION,
             table(("key", "port", "speaks", "variables", "flag"), doors),
+            DIALECTS_INTRODUCTION,
+            *(line for name, kind in TABLES.items() for line in (f"### `[{name}]`", "", _dialect_table(kind))),
             OTHERS_INTRODUCTION,
             table(("variable", "means"), [(_code(name), text) for name, text in OTHER_VARIABLES.items()]),
         )
     )
+
+
+def _dialect_table(kind: type[Any]) -> str:
+    _, components = msgspec.json.schema_components([kind])
+    schema = components[kind.__name__]
+    rows = [(_code(field.name), _code(field.default), *field[1::2]) for field in fields(schema)]
+    return table(("setting", "default", "is", "means"), rows) + "\n"
 
 
 def settings_schema() -> dict[str, Any]:
@@ -100,6 +116,9 @@ def settings_schema() -> dict[str, Any]:
         for key, listener in LISTENERS.items()
     }
     listeners["additionalProperties"] = False
+    for name, kind in TABLES.items():
+        _, more = msgspec.json.schema_components([kind])
+        schema["properties"][name] |= more.pop(kind.__name__) | {"additionalProperties": False}
     return {"$schema": DIALECT, **schema, "$defs": components, "title": "Rulemill settings"}
 
 
@@ -115,7 +134,8 @@ def _speaks(key: str) -> str:
     listener = LISTENERS[key]
     if listener.family == "coap":
         return "CoAP over UDP, in the first API process; needs `pip install 'rulemill[coap]'`"
-    return listener.family.upper() + (" over TLS" if listener.tls else "")
+    asks = "; a device may log in by its own certificate" if listener.client_certificates else ""
+    return listener.family.upper() + (" over TLS" if listener.tls else "") + asks
 
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {

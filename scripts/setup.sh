@@ -59,7 +59,8 @@ find_python() { # sets python to one that will do, or ends
 }
 
 # What a stamp says: where, for which pyproject.toml. A folder that moved has a .venv whose scripts point nowhere.
-stamp="$here $(cksum <pyproject.toml)"
+sdk=tests/thingsboard-sdk.txt
+stamp="$here $(cat pyproject.toml "$sdk" 2>/dev/null | cksum)"
 stamped() { [ "$(cat "$venv/installed$1" 2>/dev/null)" = "$stamp" ]; }
 moved() { cat "$venv"/installed* 2>/dev/null | grep -qvF "$here "; }
 works() { "$venv/bin/python" -c 'import pip' 2>/dev/null </dev/null && ! moved; }
@@ -88,5 +89,10 @@ trap - INT TERM HUP
 if ! wait "$pip"; then
     tail -n 15 "$log" >&2
     fail "pip could not install Rulemill; all it said is in $log." "see what it says above (often: no package index in reach), then say make again"
+fi
+if [ -n "$extra" ] && [ -f "$sdk" ]; then
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off \
+        --upgrade --target "$venv/thingsboard-sdk" --requirement "$sdk" >>"$log" 2>&1 </dev/null ||
+        echo "ThingsBoard's SDK could not be installed ($log says why): its tests are skipped" >&2
 fi
 echo "$stamp" >"$venv/installed${extra:+-$extra}"

@@ -7,10 +7,13 @@ import sys
 import click
 
 from api.cli.alarm import alarm
+from api.cli.app import app
 from api.cli.chain import chain
 from api.cli.dead import dead
 from api.cli.device import device
+from api.cli.firmware import firmware
 from api.cli.node import node
+from api.cli.person import person
 from api.cli.points import points
 from api.cli.secret import secret
 from api.cli.serve import api, up, worker
@@ -33,7 +36,10 @@ def rulemill() -> None:
     """
 
 
-for command in (up, api, worker, status, chain, node, device, points, alarm, dead, tail, tenant, secret):
+COMMANDS = (
+    up, api, worker, status, chain, node, device, points, alarm, dead, tail, firmware, tenant, app, person, secret,
+)  # fmt: skip
+for command in COMMANDS:
     rulemill.add_command(command)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -36,6 +38,23 @@ def moment(text: str) -> int:
         raise click.BadParameter(
             f"{text!r} is no time; one is 2026-01-31T12:00, 2026-01-31, -90m, -1h, -7d or now"
         ) from None
+
+
+def local_zone() -> str:
+    """The IANA name of this machine's time zone; UTC where it has none."""
+    named = os.environ.get("TZ", "").removeprefix(":") or _linked_zone()
+    try:
+        ZoneInfo(named)
+    except (OSError, ValueError, LookupError):
+        return "UTC"
+    return named
+
+
+def _linked_zone() -> str:
+    try:
+        return os.path.realpath("/etc/localtime").partition("zoneinfo/")[2]
+    except OSError:
+        return ""
 
 
 def read_json(text: str, what: str) -> Any:
@@ -93,3 +112,13 @@ def confirm(question: str, yes: bool) -> None:
 
 def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not a JSON number")
+
+
+def read_hidden(asked: str, what: str) -> str:
+    """A secret: asked for twice on a terminal, else standard input without its last line break. Failed."""
+    if sys.stdin.isatty():
+        return str(click.prompt(asked, hide_input=True, confirmation_prompt=True, err=True))
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+    except ValueError:
+        raise Failed(f"{what} is not UTF-8 text") from None

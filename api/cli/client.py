@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self
 from urllib.parse import quote
@@ -115,11 +116,11 @@ class Server:
         self, method: str, where: str, body: Any = None, *, query: Mapping[str, Any] | None = None,
         answer_s: float = ANSWER_S, also: tuple[int, ...] = (),
     ) -> Any:  # fmt: skip
-        """The answer's JSON, None if it has none. `also`: statuses that are no failure here."""
+        """The answer's JSON, None if it has none. Bytes go as they are. `also`: statuses that are no failure here."""
         import httpx
 
         client = self._connect()
-        content = None if body is None else json.dumps(body).encode()
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         try:
             answer = client.request(
                 method, self._at(where), content=content, params=_given(query),
@@ -131,6 +132,17 @@ class Server:
 
     def lines(self, where: str, query: Mapping[str, Any], silent_s: float) -> Iterator[Any]:
         """The JSON of each line as it comes; Failed after `silent_s` seconds without one."""
+        with self._streamed(where, query, silent_s) as answer:
+            for line in answer.iter_lines():
+                yield self._decoded(line, answer)
+
+    def stream(self, where: str, query: Mapping[str, Any], silent_s: float) -> Iterator[bytes]:
+        """The answer as it comes; Failed if it ends before its end, or after `silent_s` seconds without more of it."""
+        with self._streamed(where, query, silent_s) as answer:
+            yield from answer.iter_bytes()
+
+    @contextmanager
+    def _streamed(self, where: str, query: Mapping[str, Any], silent_s: float) -> Iterator[httpx.Response]:
         import httpx
 
         client = self._connect()
@@ -140,8 +152,7 @@ class Server:
                 if not answer.is_success:
                     answer.read()
                     self._read(answer, ())
-                for line in answer.iter_lines():
-                    yield self._decoded(line, answer)
+                yield answer
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
 from api.cli.arguments import confirm
 from api.cli.client import Server, with_server
 from api.cli.device_talk import attributes, commands, rpc
-from api.cli.output import Failed, local_time, more, print_fields, print_json, print_table, take
+from api.cli.output import Failed, local_time, more, note, print_fields, print_json, print_table, take
 
-KINDS: Final = {"access-token": "ACCESS_TOKEN", "mqtt-basic": "MQTT_BASIC", "ct-token": "CT_TOKEN"}
+KINDS: Final = {
+    "access-token": "ACCESS_TOKEN", "mqtt-basic": "MQTT_BASIC", "ct-token": "CT_TOKEN", "x509": "X509_CERTIFICATE",
+}  # fmt: skip
 """A kind of credential as the flag says it, to the API's word."""
+RENEWED: Final = {flag: word for flag, word in KINDS.items() if flag != "x509"}
 
 DEVICE: Final = click.argument("device")
 
@@ -83,6 +86,12 @@ def show(server: Server, device: str, as_json: bool) -> None:
 @click.option("--client-id", default="", metavar="ID", help="With --kind mqtt-basic.")
 @click.option("--password", metavar="P", help="With --kind mqtt-basic; made up by default.")
 @click.option(
+    "--certificate",
+    type=click.File(),
+    metavar="FILE",
+    help="Its X.509 certificate as PEM, or a file with the SHA-256 fingerprint; its key stays with it.",
+)
+@click.option(
     "--external-id",
     default="",
     metavar="ID",
@@ -94,7 +103,8 @@ def show(server: Server, device: str, as_json: bool) -> None:
 @with_server(token="--operator-token")
 def add(
     server: Server, name: str, kind: str | None, token: str | None, ct_token: str | None, username: str,
-    client_id: str, password: str | None, external_id: str, product: str, gateway: bool, as_json: bool,
+    client_id: str, password: str | None, certificate: TextIO | None, external_id: str, product: str, gateway: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Make a device and print its credential, this once.
 
@@ -105,8 +115,10 @@ def add(
       rulemill device add greenhouse-2 --token SECRET-OF-MINE
       rulemill device add sensor-3 --kind ct-token --external-id 1A2B3C --product sensor
       rulemill device add plc --kind mqtt-basic --username plc
+      rulemill device add meter --certificate meter.pem
     """
-    secrets = {"access-token": token, "ct-token": ct_token, "mqtt-basic": password}
+    pem = certificate.read() if certificate is not None else None
+    secrets = {"access-token": token, "ct-token": ct_token, "mqtt-basic": password, "x509": pem}
     given = [key for key, value in secrets.items() if value is not None]
     chosen = kind or (given[0] if given else "access-token")
     if any(key != chosen for key in given):
@@ -115,6 +127,8 @@ def add(
         raise click.UsageError("--kind mqtt-basic needs --username or --client-id")
     if chosen != "mqtt-basic" and (username or client_id):
         raise click.UsageError("--username and --client-id go with --kind mqtt-basic")
+    if chosen == "x509" and not pem:
+        raise click.UsageError("--kind x509 needs --certificate")
     if secrets[chosen] == "":
         raise click.UsageError("the secret cannot be empty; leave the option out and one is made up")
     body = {
@@ -135,7 +149,7 @@ def add(
 
 @device.command()
 @DEVICE
-@click.option("--kind", type=click.Choice(list(KINDS)), help="Which kind, if it has several.")
+@click.option("--kind", type=click.Choice(list(RENEWED)), help="Which kind, if it has several.")
 @click.option("--username", default="", metavar="NAME", help="With --kind mqtt-basic.")
 @click.option("--client-id", default="", metavar="ID", help="With --kind mqtt-basic.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -148,7 +162,8 @@ def token(server: Server, device: str, kind: str | None, username: str, client_i
       rulemill device token greenhouse-1
     """
     known = server.get(server.of_tenant("devices", device))
-    kinds = sorted(set(known["credentials"]))
+    # A certificate is made anew where its key is.
+    kinds = sorted(set(known["credentials"]) & set(RENEWED.values()))
     if kind is None and len(kinds) != 1:
         has = f"has {', '.join(kinds)}: say which with --kind" if kinds else "has no credential that could be renewed"
         raise Failed(f"{known['name']} {has}")
@@ -176,8 +191,10 @@ def delete(server: Server, device: str, yes: bool) -> None:
     """
     known = server.get(server.of_tenant("devices", device))
     confirm(f"Delete {known['name']} with all its points, attributes and alarms?", yes)
-    server.call("DELETE", server.of_tenant("devices", known["id"]), answer_s=600)
+    answer = server.call("DELETE", server.of_tenant("devices", known["id"]), answer_s=600)
     click.echo(f"Deleted {known['name']}.")
+    for each in (answer or {}).get("left", []):
+        note(f"Not deleted: {each}")
 
 
 for verb in (attributes, rpc, commands):
@@ -193,6 +210,9 @@ def _tell_secrets(made: dict[str, Any]) -> None:
     rows = []
     for secret in made["secrets"]:
         user = (("user name", secret["username"]), ("client id", secret["client_id"]))
+        if secret["kind"] == KINDS["x509"]:
+            rows.append((secret["kind"], "the certificate that was given"))
+            continue
         rows += [(secret["kind"], secret["value"]), *user]
         if secret["kind"] == "CT_TOKEN":
             rows.append(("device id", made["external_id"]))

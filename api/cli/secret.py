@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
+from api.cli.arguments import read_hidden
 from api.cli.client import Server, with_server
-from api.cli.output import Failed, print_json
+from api.cli.output import print_json
 
 
 @click.group()
@@ -47,13 +46,7 @@ def set_secret(server: Server, name: str) -> None:
       rulemill secret set mail-password < password.txt
     """
     where = server.of_tenant("secrets", name)
-    if sys.stdin.isatty():
-        value = click.prompt(f"Value of {name}", hide_input=True, confirmation_prompt=True, err=True)
-    else:
-        try:
-            value = sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
-        except ValueError:
-            raise Failed("the value is not UTF-8 text") from None
+    value = read_hidden(f"Value of {name}", "the value")
     server.call("PUT", where, {"value": value})
     click.echo(f"Set {name}. Use it in a chain: ${{secret:{name}}}")
 

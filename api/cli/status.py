@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from api.cli.client import Server, with_server
-from api.cli.output import Failed, print_fields, print_json, print_table, seconds, size
+from api.cli.output import Failed, local_time, print_fields, print_json, print_table, seconds, size
 
 
 @click.command()
@@ -31,6 +31,39 @@ def status(server: Server, as_json: bool) -> None:
         raise Failed(*(f"not ready: {name}: {reason}" for name, reason in health["failing"].items()))
 
 
+def _stores(stores: list[dict[str, Any]]) -> list[str]:
+    """A line for all workers that get on with the store, and one for each that does not."""
+    well = [one for one in stores if one["circuit"] == "closed" and not one["reason"]]
+    lines = sorted({f"{one['store']}: takes points" for one in well})
+    for one in stores:
+        if one in well:
+            continue
+        closed, waits = one["circuit"] == "closed", seconds(one["for_ms"])
+        says = "takes points" if closed else f"has taken no points for {waits}"
+        lines.append(f"{one['store']}: {says} ({one['worker']}: {one['reason']})")
+    return lines
+
+
+def _retention(sweep: dict[str, Any] | None) -> str:
+    if sweep is None:
+        return ""
+    if sweep["problem"]:
+        return f"points are kept longer than they shall be: {sweep['problem']}"
+    looked = f"{sweep['looked_at']} devices looked at, {sweep['devices']} had points that were too old"
+    if not sweep["ended_ms"]:
+        return f"a sweep goes on since {local_time(sweep['began_ms'])}: {looked}"
+    return f"last sweep {local_time(sweep['began_ms'])}: {looked}"
+
+
+def _spool(found: dict[str, Any]) -> str:
+    oldest_ms = max((one["spool_oldest_ms"] for one in found["partitions"]), default=0)
+    waits = f", the oldest for {seconds(oldest_ms)}" if oldest_ms else ""
+    limit = found["spool_limit_bytes"]
+    return f"{size(found['spool_bytes'])} of points on their way to the store{waits}" + (
+        f"; messages are refused at {size(limit)}" if limit else ""
+    )
+
+
 def _show(url: str, found: dict[str, Any]) -> None:
     partitions = found["partitions"]
     oldest_ms = max((one["oldest_ms"] for one in partitions), default=0)
@@ -44,7 +77,10 @@ def _show(url: str, found: dict[str, Any]) -> None:
             ("workers", f"{len(found['workers'])}: {', '.join(found['workers'])}" if found["workers"] else "none"),
             ("partitions", f"{len(partitions)}" + (f", {unowned} of them without an owner" if unowned else "")),
             ("backlog", backlog),
-            ("spool", f"{size(found['spool_bytes'])} of points on their way to the store"),
+            *(("store", line) for line in _stores(found["stores"])),
+            *(("note", note) for note in sorted({note for one in found["stores"] for note in one["told"]})),
+            ("spool", _spool(found)),
+            ("retention", _retention(found["retention"])),
             ("waiting", f"{found['parked']} messages for a time, a call or an answer"),
             ("retrying", f"{lanes} devices"),
             ("dead letters", letters + (": rulemill dead list" if found["dead_letters"] else "")),

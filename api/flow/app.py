@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from functools import cache
 from importlib import metadata
 from typing import Any, Final
 
 import msgspec
 from quart import Quart, Request, Response, request
+from redis.exceptions import RedisError
 
 from api.flow import openapi
-from api.flow.operation import MAX_BODY_BYTES, Answer, Call, Operation, Parts, token_digest
+from api.flow.operation import MAX_BODY_BYTES, Answer, Call, Lines, Operation, Parts, token_digest
 from api.flow.operations import OPERATIONS
 from api.flow.problems import MEDIA, Unauthorized, problem_of
 from chains.wording import explain_conversion
-from engine.errors import BadInput
+from engine.errors import BadInput, RulemillError
 from nodes.codecs.values import decode_json
+
+log = logging.getLogger("rulemill.flow")
 
 JSON: Final = "application/json"
 
@@ -45,9 +50,22 @@ class _Request(Request):
         super().__init__(method, scheme, path, *rest, **options)
 
 
+class Cut(Exception):
+    """What an answer goes on with cannot be had: the log has said why, and the connection's end tells the client."""
+
+
+class _Application(Quart):
+    """An answer that cannot go on is left incomplete, which makes the server cut the connection."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        with suppress(Cut):
+            await super().__call__(scope, receive, send)
+
+
 def create_app(parts: Parts) -> Quart:
     """The application. It starts and stops nothing: that is the composition root's."""
-    app = Quart(__name__, static_folder=None, template_folder=None)
+    app = _Application(__name__, static_folder=None, template_folder=None)
     app.request_class = _Request
     # A redirect would cost clients their method or body (G-27).
     app.url_map.strict_slashes = False
@@ -98,15 +116,27 @@ def _view(parts: Parts, operation: Operation) -> View:
         body = None if operation.body is None else _body(operation, await request.get_data(True, False, False))
         if "tenant" in path and not operation.makes_tenant:
             await parts.registry.tenant(path["tenant"])
-        answer = await operation.handler(parts, Call(path, query, body))
+        accept = request.headers.get("Accept", "")
+        answer = await operation.handler(parts, Call(path, query, body, accept))
         if isinstance(answer, Answer):
             return _response(answer)
-        response = Response(answer.lines, content_type=operation.media)
+        response = Response(_until_cut(operation, answer), content_type=answer.media or operation.media)
         response.headers["Cache-Control"] = "no-store"
+        response.headers.update(answer.headers)
         response.timeout = None
         return response
 
     return view
+
+
+async def _until_cut(operation: Operation, answer: Lines) -> AsyncGenerator[bytes, None]:
+    try:
+        async with aclosing(answer.lines) as lines:
+            async for line in lines:
+                yield line
+    except (RulemillError, RedisError, OSError) as error:
+        log.warning("%s: the answer was cut: %s: %s", operation.id, type(error).__name__, error)
+        raise Cut from error
 
 
 def _query(struct: type) -> Any:
@@ -116,6 +146,8 @@ def _query(struct: type) -> Any:
         given = request.args.getlist(field.encode_name)
         if given:
             values[field.encode_name] = given if _is_list(field.type) else given[0]
+        elif field.required:
+            raise BadInput(f"query parameter {field.encode_name} is missing", f"?{field.encode_name}")
     try:
         return msgspec.convert(values, struct, strict=False)
     except msgspec.ValidationError as error:

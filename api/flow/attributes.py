@@ -56,7 +56,9 @@ async def put_attributes(parts: Parts, call: Call) -> Answer:
         if value is None:
             raise BadInput("a value cannot be null; delete the key instead", pointer_step(key))
     if call.body:
+        parts.messages.admit()
         await parts.attributes.write(device.tenant, device.id, scope, call.body)
+        await parts.messages.attributes_updated(device, scope, call.body)
     return Answer(204)
 
 
@@ -64,7 +66,9 @@ async def delete_attributes(parts: Parts, call: Call) -> Answer:
     """Delete keys of one scope; those that are not there are no error."""
     device = await find(parts, call)
     scope = scope_named(call.path["scope"])
-    await parts.attributes.delete(device.tenant, device.id, scope, call.query.key)
+    parts.messages.admit()
+    if await parts.attributes.delete(device.tenant, device.id, scope, call.query.key):
+        await parts.messages.attributes_deleted(device, scope, call.query.key)
     return Answer(204)
 
 

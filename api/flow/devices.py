@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
+from api.device_record import device_record
 from api.flow.operation import BASE, Answer, Call, Operation, Parts
-from engine.errors import Conflict, NotFound
+from engine.errors import BadInput, Conflict, NotFound, Unsupported
+from engine.stores.certificates import X509_CERTIFICATE
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, MQTT_BASIC, Credential, Device, new_token
 from engine.stores.tenant_data import forget_device
 
-Kind = Literal["ACCESS_TOKEN", "MQTT_BASIC", "CT_TOKEN"]
+log = logging.getLogger("rulemill.flow")
+
+LAST_WORDS_S: Final = 5.0
+"""How long a deletion waits for the chain to be done with the device."""
+
+Kind = Literal["ACCESS_TOKEN", "MQTT_BASIC", "CT_TOKEN", "X509_CERTIFICATE"]
 LENGTHS: Final = {ACCESS_TOKEN: 20, MQTT_BASIC: 20, CT_TOKEN: 32}
 """Characters of secrets that are made up (G-17)."""
+MAX_SECRET: Final = 255
 
 
 class CredentialBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A credential to be set."""
 
     kind: Kind
-    value: Annotated[str, Meta(max_length=255, description="The secret; empty: one is made up.")] = ""
+    value: Annotated[
+        str,
+        Meta(
+            max_length=16_384,
+            description="The secret; empty: one is made up. Of X509_CERTIFICATE the certificate as PEM, or its "
+            "SHA-256 fingerprint in hex; it cannot be made up.",
+        ),
+    ] = ""
     username: Annotated[str, Meta(max_length=255, description="MQTT_BASIC only.")] = ""
     client_id: Annotated[str, Meta(max_length=255, description="MQTT_BASIC only.")] = ""
 
@@ -33,6 +50,9 @@ class DeviceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, max_length=255, description="Unique within the tenant.")]
     external_id: Annotated[str, Meta(description="Unique over the server; empty: none.")] = ""
     product: str = ""
+    type: Annotated[
+        str, Meta(max_length=255, description="What chains and apps know as its type; empty: it stays, or the product.")
+    ] = ""
     enabled: bool = True
     parent: str = ""
     is_gateway: bool = False
@@ -50,12 +70,14 @@ class DeviceShown(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     external_id: str
     product: str
+    type: str
     enabled: bool
     created_ms: int
     activated_ms: Annotated[int, Meta(description="When its first message was accepted; 0: none was yet.")]
     parent: str
     is_gateway: bool
     links: Annotated[dict[str, str], Meta(description="Its ids in radio networks.")]
+    owner: Annotated[str, Meta(description="The user who has claimed it; empty: nobody.")]
     credentials: Annotated[list[str], Meta(description="Kinds of the credentials it has.")]
     secrets: Annotated[
         list[CredentialBody], Meta(description="Credentials that this very call has set; never given out again.")
@@ -115,7 +137,10 @@ async def put_device(parts: Parts, call: Call) -> Answer:
     moved = known is not None and body.credentials is None and known.external_id != body.external_id
     if known is not None and moved and any(each.startswith(f"{CT_TOKEN}:") for each in known.credentials):
         raise Conflict("its CT_TOKEN holds for its external_id: to change that, give its credentials anew")
-    return await _put(parts, call.tenant, id, body, 200 if known is not None else 201)
+    answer = await _put(parts, call.tenant, id, body, 200 if known is not None else 201)
+    if known is not None and known.product != body.product:
+        await parts.apps.forget_thing(call.tenant, id)
+    return answer
 
 
 async def post_device(parts: Parts, call: Call) -> Answer:
@@ -125,19 +150,27 @@ async def post_device(parts: Parts, call: Call) -> Answer:
 
 async def _put(parts: Parts, tenant: str, id: str, body: DeviceBody, status: int) -> Answer:
     secrets = None if body.credentials is None else [_filled(each) for each in body.credentials]
+    parts.messages.admit()
     made = await parts.registry.put_device(
         Device(
-            id=id, tenant=tenant, name=body.name, external_id=body.external_id, product=body.product,
+            id=id, tenant=tenant, name=body.name, external_id=body.external_id, product=body.product, type=body.type,
             enabled=body.enabled, parent=body.parent, is_gateway=body.is_gateway, links=body.links,
         ),
         None if secrets is None else [credential_of(each) for each in secrets],
     )  # fmt: skip
+    await parts.messages.entity(made, "CREATED" if status == 201 else "UPDATED")
     headers = {"Location": f"{BASE}/tenants/{tenant}/devices/{made.id}"} if status == 201 else {}
     return Answer(status, shown(made, secrets), headers)
 
 
 def _filled(given: CredentialBody) -> CredentialBody:
-    return given if given.value else replace(given, value=new_token(LENGTHS[given.kind]))
+    if given.value:
+        if given.kind != X509_CERTIFICATE and len(given.value) > MAX_SECRET:
+            raise BadInput(f"a secret has at most {MAX_SECRET} characters", "/value")
+        return given
+    if given.kind not in LENGTHS:
+        raise BadInput("a certificate is made where its key is, and cannot be made up here", "/value")
+    return replace(given, value=new_token(LENGTHS[given.kind]))
 
 
 def credential_of(given: CredentialBody) -> Credential:
@@ -165,16 +198,44 @@ async def rotate_credential(parts: Parts, call: Call) -> Answer:
     return Answer(200, shown(made, [secret]))
 
 
+class Deleted(msgspec.Struct, frozen=True):
+    """What is left of a device that is gone."""
+
+    left: Annotated[list[str], Meta(description="What could not be deleted, and why.")]
+
+
 async def delete_device(parts: Parts, call: Call) -> Answer:
-    """Forget a device and everything it has stored. Repeating it after an error finishes what was begun."""
+    """Forget a device and everything it has stored. Repeating it after an error finishes what was begun.
+
+    Where the telemetry store cannot delete, its points stay (200 tells so); nothing finds them any more.
+    """
     device = await find(parts, call)
+    parts.messages.admit()
     if device.enabled:
         # First of all nothing new may come in, or it would be written behind the deletion's back.
         await parts.registry.put_device(replace(device, enabled=False))
+    await _tell_deletion(parts, device)
     await forget_device(parts.wire, parts.partitions, device.tenant, device.id)
-    await parts.store.delete_device(device.tenant, device.id)
+    left = []
+    try:
+        await parts.store.delete_device(device.tenant, device.id)
+    except Unsupported as error:
+        left.append(f"its points: {error.reason}")
+    await parts.apps.forget_thing(device.tenant, device.id)
     await parts.registry.delete_device(device.tenant, device.id)
-    return Answer(204)
+    return Answer(200, Deleted(left)) if left else Answer(204)
+
+
+async def _tell_deletion(parts: Parts, device: Device) -> None:
+    """Tell the chain, and wait until it is done with that and so with all that the device had sent before."""
+    event = parts.messages.make(device, "ENTITY_DELETED", device_record(device))
+    with parts.replies.wait() as waiting:
+        await parts.messages.insist(replace(event, reply_to=waiting.to, awaited=True))
+        deadline = time.monotonic() + LAST_WORDS_S
+        while (answer := await waiting.next(max(deadline - time.monotonic(), 0.0))) is not None:
+            if answer.kind == "end":
+                return
+    log.warning("device %s is deleted although its last messages are not run yet", device.id)
 
 
 _ALL: Final = BASE + "/tenants/{tenant}/devices"
@@ -199,7 +260,7 @@ OPERATIONS: Final = (
     ),
     Operation(
         method="DELETE", path=ONE, id="delete_device", summary="Delete a device and everything it has stored",
-        handler=delete_device, answers={204: None},
+        handler=delete_device, answers={200: Deleted, 204: None},
     ),
     Operation(
         method="PUT", path=ONE + "/credentials", id="set_credentials",

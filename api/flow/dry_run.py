@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from api.flow.messages import data_of
 from api.flow.operation import BASE, Answer, Call, Operation, Parts
-from api.flow.points import PointShown
+from api.flow.point_queries import PointShown, shown
 from api.flow.tailing import shown_data
 from chains.cases import START_MS, Given, State
 from chains.compiler import compile_tenant
@@ -20,7 +20,7 @@ from engine.entries import Item
 from engine.errors import BadInput, NotFound
 from engine.message import Message, new_id, now_ms
 from engine.node import CallNode, Product
-from engine.outcomes import Command, Effect, Hint, Index, Reply, Write
+from engine.outcomes import Broadcast, Command, Effect, Hint, Index, Reply, Write
 from engine.plan import Plan
 from engine.runner import run
 from engine.stores import alarms, attributes
@@ -60,6 +60,7 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     alarms: Annotated[list[dict[str, Any]], Meta(description="The device's alarms afterwards.")]
     replies: list[dict[str, Any]]
     commands: list[dict[str, Any]]
+    broadcasts: Annotated[list[dict[str, Any]], Meta(description="What live subscribers would have been told.")]
     hints: Annotated[list[dict[str, Any]], Meta(description="What connected devices would have been told.")]
     parked: Annotated[list[dict[str, Any]], Meta(description="Where it waits: for a call, a timer or an answer.")]
     dead: Annotated[list[dict[str, Any]], Meta(description="Dead letters.")]
@@ -171,7 +172,7 @@ def _state(tenant: str, given: State, at_ms: int) -> dict[Field, bytes | None]:
 
 def _shown(effects: Effects, state: dict[Field, bytes | None], originator: str, root: str) -> DryRun:
     written: dict[str, dict[str, Any]] = {}
-    made: dict[str, list[dict[str, Any]]] = {"replies": [], "commands": [], "hints": []}
+    made: dict[str, list[dict[str, Any]]] = {"replies": [], "commands": [], "broadcasts": [], "hints": []}
     for _, message, effect in effects.effects:
         _sort(message, effect, state, written, made)
     fields = {
@@ -187,10 +188,7 @@ def _shown(effects: Effects, state: dict[Field, bytes | None], originator: str, 
             made["commands"].append(_command(request.message, request.command))
     return DryRun(
         steps=[_step(step, root) for _, step in effects.steps],
-        points=[
-            PointShown(key=point.key, ts_ms=point.ts_ms, value=point.value, lat=point.lat, lon=point.lon)
-            for _, point in effects.points
-        ],
+        points=[shown(point) for _, point in effects.points],
         attributes=written,
         alarms=[alarms.as_json(alarm) for alarm in alarms.visible(fields)],
         parked=parked,
@@ -219,6 +217,8 @@ def _sort(
         made["replies"].append({"data": shown_data(effect.data), "error": effect.error})
     elif isinstance(effect, Command):
         made["commands"].append(_command(message, effect))
+    elif isinstance(effect, Broadcast):
+        made["broadcasts"].append({"originator": message.originator, "ts_ms": effect.ts_ms, "values": effect.values})
     elif isinstance(effect, Hint):
         made["hints"].append({"kind": effect.kind, "body": effect.body})
     else:

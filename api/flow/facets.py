@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from api.activity import FACET as SILENCE
+from api.mqtt_protobuf_facet import check_mqtt_protobuf
 from api.networks import check_networks
+from api.provision_facet import check_provision
 from engine.errors import BadInput, Finding, ScriptError
+from engine.retention import FACET, check_days
 from engine.sandbox.script import LANGS, check_script
 from nodes.codecs.formats import proto_codec
 from nodes.codecs.values import pointer_step
 
+MOST_SILENCE_S: Final = 100 * 365 * 86_400
+
 
 def check_facets(facets: dict[str, Any]) -> list[Finding]:
-    """Everything wrong with functions, `protobuf` and what networks have; pointers relative to the facets."""
+    """Everything wrong with the facets that are known; pointers relative to the facets."""
     found: list[Finding] = []
     if facets.get("transform") is not None:
         found += _function(facets["transform"], "/transform")
@@ -23,7 +29,26 @@ def check_facets(facets: dict[str, Any]) -> list[Finding]:
             proto_codec(facets["protobuf"])
         except BadInput as error:
             found.append(Finding("/protobuf" + error.pointer, error.reason))
-    return found + check_networks(facets)
+    if facets.get(FACET) is not None:
+        found += check_days(facets[FACET])
+    checks = (_silence, _payload, check_provision, check_networks, check_mqtt_protobuf)
+    return found + [finding for check in checks for finding in check(facets)]
+
+
+def _silence(facets: dict[str, Any]) -> list[Finding]:
+    given = facets.get(SILENCE)
+    if given is None or (type(given) in (int, float) and 1 <= given <= MOST_SILENCE_S):
+        return []
+    return [Finding(f"/{SILENCE}", f"must be a number of seconds, 1 to {MOST_SILENCE_S}")]
+
+
+def _payload(facets: dict[str, Any]) -> list[Finding]:
+    payload = facets.get("payload")
+    if payload not in (None, "json", "custom"):
+        return [Finding("/payload", "must be `json` or `custom`")]
+    if payload == "custom" and facets.get("transform") is None:
+        return [Finding("/payload", "a custom payload needs the product's function `transform`")]
+    return []
 
 
 def _events(facet: Any) -> list[Finding]:

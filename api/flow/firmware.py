@@ -1,4 +1,4 @@
-"""Firmware images of products, which their devices download."""
+"""Firmware and software of products, which their devices download."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 
 from api.flow.operation import BASE, Answer, Call, Operation, Parts
-from engine.stores.firmware import MAX_BYTES, Image
+from engine.errors import Conflict
+from engine.stores.firmware import MAX_BYTES, About, Image
 
 
 class FirmwareList(msgspec.Struct, frozen=True):
@@ -18,29 +19,40 @@ class FirmwareList(msgspec.Struct, frozen=True):
 
 async def list_firmware(parts: Parts, call: Call) -> Answer:
     """All images of the product."""
-    return Answer(200, FirmwareList(await parts.firmware.list(await _product(parts, call))))
+    return Answer(200, FirmwareList(await parts.firmware.list(await product_of(parts, call))))
 
 
 async def get_firmware(parts: Parts, call: Call) -> Answer:
     """What is known of one image. Its bytes are the devices' to fetch."""
-    return Answer(200, await parts.firmware.get(await _product(parts, call), call.path["firmware"]))
+    return Answer(200, await parts.firmware.get(await product_of(parts, call), call.path["firmware"]))
 
 
 async def put_firmware(parts: Parts, call: Call) -> Answer:
-    """Store an image, the bytes of the body as they are, in place of one of that id; at most 16 MiB."""
-    product = await _product(parts, call)
-    known = {image.id for image in await parts.firmware.list(product)}
-    made = await parts.firmware.put(product, call.path["firmware"], call.body)
-    return Answer(200 if made.id in known else 201, made)
+    """Store an image, the bytes of the body as they are, in place of one of that id; at most 16 MiB.
+
+    With a `url` the body is empty: the bytes are there. An image that is assigned stays as it is: 409.
+    """
+    product, id, about = await product_of(parts, call), call.path["firmware"], call.query
+    known = await parts.firmware.find(product, id)
+    if known is not None and await parts.rollouts.is_assigned(product, id):
+        if not (await parts.firmware.describe(product, id, call.body, about)).same_as(known):
+            raise Conflict(f"firmware {id!r} is assigned: upload another one under another id")
+        return Answer(200, known)
+    made = await parts.firmware.put(product, id, call.body, about)
+    return Answer(201 if known is None else 200, made)
 
 
 async def delete_firmware(parts: Parts, call: Call) -> Answer:
-    """Forget an image."""
-    await parts.firmware.delete(await _product(parts, call), call.path["firmware"])
+    """Forget an image that is assigned to nobody."""
+    product, id = await product_of(parts, call), call.path["firmware"]
+    if await parts.rollouts.is_assigned(product, id):
+        raise Conflict(f"firmware {id!r} is assigned: assign another one, or none, before")
+    await parts.firmware.delete(product, id)
     return Answer(204)
 
 
-async def _product(parts: Parts, call: Call) -> str:
+async def product_of(parts: Parts, call: Call) -> str:
+    """The id of the product in the path; NotFound."""
     return (await parts.registry.product(call.tenant, call.path["product"])).id
 
 
@@ -49,19 +61,20 @@ _ONE: Final = _ALL + "/{firmware}"
 
 OPERATIONS: Final = (
     Operation(
-        method="GET", path=_ALL, id="list_firmware", summary="List a product's firmware images",
+        method="GET", path=_ALL, id="list_firmware", summary="List a product's firmware and software images",
         handler=list_firmware, answers={200: FirmwareList},
     ),
     Operation(
-        method="GET", path=_ONE, id="get_firmware", summary="Show what is known of a firmware image",
+        method="GET", path=_ONE, id="get_firmware", summary="Show what is known of an image",
         handler=get_firmware, answers={200: Image},
     ),
     Operation(
-        method="PUT", path=_ONE, id="put_firmware", summary="Upload a firmware image",
-        handler=put_firmware, answers={200: Image, 201: Image}, body=bytes, max_body_bytes=MAX_BYTES,
+        method="PUT", path=_ONE, id="put_firmware", summary="Upload an image, or say where it lies",
+        handler=put_firmware, answers={200: Image, 201: Image}, query=About, body=bytes, max_body_bytes=MAX_BYTES,
+        problems=(409,),
     ),
     Operation(
-        method="DELETE", path=_ONE, id="delete_firmware", summary="Delete a firmware image",
-        handler=delete_firmware, answers={204: None},
+        method="DELETE", path=_ONE, id="delete_firmware", summary="Delete an image",
+        handler=delete_firmware, answers={204: None}, problems=(409,),
     ),
 )  # fmt: skip

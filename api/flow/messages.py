@@ -11,9 +11,8 @@ import msgspec
 from msgspec import Meta
 
 from api.flow.operation import BASE, Answer, Call, Operation, Parts
-from api.flow.points import FAR_MS
-from api.flow.rpc import message_for, submit
 from api.flow.tailing import shown_data
+from api.flow.times import FAR_MS
 from engine.errors import BadInput
 from engine.message import Message
 
@@ -51,9 +50,10 @@ async def inject(parts: Parts, call: Call) -> Answer:
     if body.ts_ms is not None and not -FAR_MS <= body.ts_ms <= FAR_MS:
         raise BadInput(f"must be -{FAR_MS} to {FAR_MS}", "/ts_ms")
     device = await parts.registry.device(call.tenant, body.device)
-    message = message_for(parts, device, body.type, data_of(body.data, body.raw_b64), body.metadata, body.ts_ms)
+    data = data_of(body.data, body.raw_b64)
+    message = parts.messages.make(device, body.type, data, body.metadata, ts_ms=body.ts_ms)
     if not call.query.sync:
-        await submit(parts, message)
+        await parts.messages.submit([message])
         return Answer(202, Injected(id=message.id, ended=False))
     return await _until_ended(parts, message, call.query.timeout_ms / 1000)
 
@@ -62,7 +62,7 @@ async def _until_ended(parts: Parts, message: Message, timeout_s: float) -> Answ
     loop = asyncio.get_running_loop()
     replies: list[Any] = []
     with parts.replies.wait() as waiting:
-        await submit(parts, msgspec.structs.replace(message, reply_to=waiting.to, awaited=True))
+        await parts.messages.submit([msgspec.structs.replace(message, reply_to=waiting.to, awaited=True)])
         deadline = loop.time() + timeout_s
         while (answer := await waiting.next(deadline - loop.time())) is not None:
             if answer.kind == "end":

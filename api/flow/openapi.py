@@ -20,11 +20,14 @@ PLACES: Final[dict[str, dict[str, Any]]] = {
     "tenant": {"description": "Name of the tenant."},
     "device": {"description": "Id, name or external id of the device; for PUT the id."},
     "product": {"description": "Id of the product."},
-    "firmware": {"description": "Id of the firmware image."},
+    "firmware": {"description": "Id of the image."},
+    "kind": {"description": "What is assigned.", "enum": ["firmware", "software", "FIRMWARE", "SOFTWARE"]},
     "chain": {"description": "Name of the chain."},
     "alarm": {"description": "Id of the alarm."},
+    "app": {"description": "Id of the app."},
     "letter": {"description": "Id of the dead letter."},
     "secret": {"description": "Name of the secret."},
+    "person": {"description": "Id or user name of the person."},
     "scope": {
         "description": "Scope of the attributes.",
         "enum": ["CLIENT", "SHARED", "SERVER", "CLIENT_SCOPE", "SHARED_SCOPE", "SERVER_SCOPE"],
@@ -93,6 +96,8 @@ def _operation(
             "content": {"application/octet-stream": {}} if raw else {"application/json": {"schema": body}},
         }
     responses = {str(status): _answer(status, schema, operation.media) for status, schema in answers.items()}
+    for answer in responses.values():
+        answer.get("content", {}).update({media: {"schema": {"type": "string"}} for media in operation.also_media})
     for status in operation.failures():
         responses.setdefault(str(status), _answer(status, problem, PROBLEM_MEDIA))
     made["responses"] = dict(sorted(responses.items()))

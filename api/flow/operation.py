@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from api.accounts import Accounts
+from api.flow.point_tailing import PointTail
 from api.flow.tailing import TailHub
+from api.server_messages import ServerMessages
 from chains.model import Catalogue
 from chains.repository import ChainRepository
 from engine.deadletters import DeadLetters
 from engine.ingress import Ingress
-from engine.message import now_ms
 from engine.replies import Replies
 from engine.stores.alarm_store import AlarmStore
+from engine.stores.apps.activations import Activations
+from engine.stores.apps.apps import Apps
+from engine.stores.apps.users import Users
 from engine.stores.attribute_store import Attributes
 from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
 from engine.stores.registry import Registry
+from engine.stores.rollouts import Rollouts
 from engine.stores.timeseries import Timeseries
 from engine.wire import Wire
 
@@ -47,11 +53,18 @@ class Parts:
     alarms: AlarmStore
     store: Timeseries
     tail: TailHub
+    point_tail: PointTail
     firmware: Firmware
+    rollouts: Rollouts
+    accounts: Accounts
+    apps: Apps
+    app_users: Users
+    activations: Activations
+    messages: ServerMessages
     tokens: frozenset[str]
     """SHA-256 of the operator tokens that are accepted, in hex (`token_digest`)."""
-    stamp: Callable[[str], int] = lambda device: now_ms()
-    """Server time of a device's next message, in milliseconds."""
+    spool_limit_bytes: int = 0
+    """Bytes of points at which the door closes."""
     checks: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     """More conditions of readiness by name: each gives its reason, or nothing when all is well."""
 
@@ -68,6 +81,8 @@ class Call:
     path: Mapping[str, str]
     query: Any
     body: Any
+    accept: str = ""
+    """The Accept header."""
 
     @property
     def tenant(self) -> str:
@@ -86,9 +101,12 @@ class Answer:
 
 @dataclass(slots=True)
 class Lines:
-    """A success that goes on: lines of JSON until either side ends it."""
+    """A success that goes on: lines until either side ends it. An error in them cuts the connection."""
 
-    lines: AsyncIterator[bytes]
+    lines: AsyncGenerator[bytes, None]
+    media: str = ""
+    """Empty: the operation's."""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Handler = Callable[[Parts, Call], Awaitable[Answer | Lines]]
@@ -119,6 +137,8 @@ class Operation:
     makes_tenant: bool = False
     """The tenant of the path need not exist."""
     media: str = "application/json"
+    also_media: tuple[str, ...] = ()
+    """Media types of text that may be asked for in place of `media`."""
 
     def failures(self) -> list[int]:
         """Every status of a problem that this operation may answer with, ascending."""

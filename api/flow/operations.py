@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from api.flow import (
+    aggregates,
     alarms,
+    apps,
     attributes,
     chains,
     dead_letters,
@@ -13,8 +15,11 @@ from api.flow import (
     dry_run,
     firmware,
     messages,
+    people,
+    point_tail,
     points,
     products,
+    rollouts,
     rpc,
     schemas,
     status,
@@ -25,11 +30,16 @@ from api.flow.operation import Operation
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *tenants.OPERATIONS,
+    *people.OPERATIONS,
     *products.OPERATIONS,
+    *apps.OPERATIONS,
     *firmware.OPERATIONS,
     *devices.OPERATIONS,
+    *rollouts.OPERATIONS,
     *attributes.OPERATIONS,
     *points.OPERATIONS,
+    *aggregates.OPERATIONS,
+    *point_tail.OPERATIONS,
     *alarms.OPERATIONS,
     *rpc.OPERATIONS,
     *messages.OPERATIONS,

@@ -12,7 +12,16 @@ from msgspec import Meta
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from engine.errors import BadInput, Conflict, Finding, InvalidDocument, NotFound, Refused, StoreUnavailable
+from engine.errors import (
+    BadInput,
+    Conflict,
+    Finding,
+    InvalidDocument,
+    NotFound,
+    Refused,
+    StoreUnavailable,
+    Unsupported,
+)
 
 log = logging.getLogger("rulemill.flow")
 
@@ -46,6 +55,14 @@ class Unauthorized(Exception):
     """The token is missing or wrong: 401."""
 
 
+class NotFoundHere(Exception):
+    """Some of the things that a call names do not exist: 404, with the place of each."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        super().__init__("; ".join(finding.message for finding in findings))
+        self.findings = list(findings)
+
+
 def faults(findings: Sequence[Finding]) -> list[Fault]:
     """Findings as the API shows them."""
     return [Fault(finding.pointer, finding.message) for finding in findings]
@@ -63,8 +80,12 @@ def problem_of(error: Exception) -> tuple[Problem, Mapping[str, str]]:
         return _problem(401, str(error)), {"WWW-Authenticate": 'Bearer realm="rulemill"'}
     if isinstance(error, NotFound):
         return _problem(404, str(error)), {}
+    if isinstance(error, NotFoundHere):
+        return _problem(404, str(error), faults(error.findings)), {}
     if isinstance(error, Conflict):
         return _problem(409, error.reason), {}
+    if isinstance(error, Unsupported):
+        return _problem(501, error.reason), {}
     if isinstance(error, Timeout):
         return _problem(504, str(error)), {}
     if isinstance(error, Refused):

@@ -21,8 +21,12 @@ class ProductBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         dict[str, Any],
         Meta(
             description="What the dialects keep there; `transform` is `{lang, source}`, "
-            "`events` is `{event id: {lang, source}}`, `protobuf` is `{descriptor_set_b64, message}`; `sigfox`, `ttn` "
-            "and `chirpstack` let their networks in, with the settings that the schema of bootstrap files describes."
+            "`events` is `{event id: {lang, source}}`, `protobuf` is `{descriptor_set_b64, message}`; with `payload` = "
+            "`custom`, ThingsBoard's telemetry is bytes for `transform`; `retention_days` says how long points of its "
+            "devices are kept (0: for ever; left out: as the setting says); `provision` lets devices provision "
+            "themselves; `inactivity_timeout_s` says how long they may be silent; `thethingsio` says which resources "
+            "apps may have; `sigfox`, `ttn` and `chirpstack` let their networks in. The schema of bootstrap files "
+            "describes them."
         ),
     ] = {}
 

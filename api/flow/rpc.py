@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
+from api.calls import GRACE_S, MOST_WAIT_MS, call_message
 from api.flow.devices import ONE as DEVICE
 from api.flow.devices import find
 from api.flow.operation import Answer, Call, Operation, Parts
 from api.flow.problems import Timeout
-from engine import metrics
 from engine.errors import BadInput, Conflict
-from engine.message import Message, new_id, now_ms
+from engine.message import new_id, now_ms
 from engine.replies import Waiting
-from engine.stores.registry import Device
 
-TYPE: Final = "RPC_CALL_FROM_SERVER_TO_DEVICE"
-MOST_WAIT_MS: Final = 300_000
 DAY_MS: Final = 86_400_000
-GRACE_S: Final = 1.0
-"""The chain's own word of a timeout may come a little later than the timeout."""
 
 
 class RpcBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,21 +72,17 @@ async def call_device(parts: Parts, call: Call) -> Answer:
     timeout_ms = body.timeout_ms if body.timeout_ms is not None else (DAY_MS if body.oneway else 10_000)
     if not 1 <= timeout_ms <= most:
         raise BadInput(f"must be 1 to {most} milliseconds", "/timeout_ms")
-    message = message_for(
-        parts, device, TYPE, {"method": body.method, "params": body.params},
-        {
-            "oneway": "true" if body.oneway else "false",
-            "timeout": str(timeout_ms),
-            "expirationTime": str(now_ms() + timeout_ms),
-            "requestUUID": new_id(),
-        },
+    call_it = partial(
+        call_message, parts.messages, device, body.method, body.params,
+        id=new_id(), oneway=body.oneway, timeout_ms=timeout_ms, expires_ms=now_ms() + timeout_ms,
     )  # fmt: skip
     if body.oneway:
-        await submit(parts, message)
+        message = call_it()
+        await parts.messages.submit([message])
         return Answer(202, Accepted(message.id))
     with parts.replies.wait() as waiting:
-        asked = msgspec.structs.replace(message, reply_to=waiting.to, awaited=True)
-        await submit(parts, asked)
+        message = call_it(reply_to=waiting.to, awaited=True)
+        await parts.messages.submit([message])
         data = await _answer(waiting, timeout_ms / 1000 + GRACE_S)
     return Answer(200, RpcAnswer(message.id, data))
 
@@ -104,27 +95,6 @@ async def _answer(waiting: Waiting, timeout_s: float) -> Any:
     if answer.kind == "reply" and not answer.error:
         return answer.data
     raise Conflict(answer.error or "the chain ended without an answer; does it have an rpc_request node?")
-
-
-def message_for(
-    parts: Parts, device: Device, type: str, data: Any, metadata: dict[str, str], ts_ms: int | None = None
-) -> Message:
-    """A message of a device that comes from the management API; its time is the server's unless given."""
-    return Message(
-        id=new_id(), ts_ms=parts.stamp(device.id) if ts_ms is None else ts_ms, tenant=device.tenant, type=type,
-        originator=device.id, data=data,
-        metadata={
-            "dialect": "flow", "transport": "http", "deviceName": device.name,
-            "deviceType": device.product or "default", **metadata,
-        },
-    )  # fmt: skip
-
-
-async def submit(parts: Parts, message: Message) -> None:
-    """Return when the message is durable."""
-    # Shielded: the future is shared with everybody who is in the same flush.
-    await asyncio.shield(parts.ingress.submit([message]))
-    metrics.MESSAGES.labels("flow", "http").inc()
 
 
 async def list_commands(parts: Parts, call: Call) -> Answer:

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from api.flow.watching import BEAT_S, Watchers
 from engine.effects import Step
 from engine.message import now_ms
 from engine.tail import CHANNEL, WATCHED_KEY
-from engine.wire import Subscriber
-
-log = logging.getLogger("rulemill.tailing")
 
 QUEUED_MOST: Final = 1000
 """Lines that wait for a slow reader; one more and it is cut."""
-RENEW_EVERY_S: Final = 2.0
-FORGOTTEN_MS: Final = 10_000
-"""Whoever does not renew for so long watches no more."""
-BEAT_S: Final = 5.0
 
 _decode = msgspec.msgpack.Decoder(Step).decode
 
@@ -60,6 +52,7 @@ class _Viewer:
         self.tenant, self.device = tenant, device
         self.lines: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.cut = ""
+        self.read_s = asyncio.get_running_loop().time()
 
     def give(self, line: dict[str, Any]) -> None:
         if self.cut:
@@ -79,16 +72,12 @@ class _Viewer:
 
 
 class TailHub:
-    """Lets readers watch tenants. Subscribes with the first reader and leaves with the last."""
+    """Lets readers watch what nodes of a tenant's chains do."""
 
     def __init__(self, url: str, redis: Redis) -> None:
-        self._url, self._redis = url, redis
-        self._viewers: set[_Viewer] = set()
-        self._subscriber: Subscriber | None = None
-        self._renewing: asyncio.Task[None] | None = None
-        self._changing = asyncio.Lock()
+        self.watchers: Watchers[_Viewer] = Watchers(url, redis, CHANNEL, WATCHED_KEY, self._handle, self._lost)
 
-    async def watch(self, tenant: str, device: str = "") -> AsyncIterator[bytes]:
+    async def watch(self, tenant: str, device: str = "") -> AsyncGenerator[bytes, None]:
         """Lines of JSON about the tenant (and one device of it), from now until the reader goes or is cut.
 
         `{"watching": …}` comes first, `{"beat": ms}` after 5 s without any other, `{"gap": reason}` when something
@@ -96,13 +85,14 @@ class TailHub:
         a second.
         """
         viewer = _Viewer(tenant, device)
-        await self._enter(viewer)
+        await self.watchers.enter(viewer)
         return self._lines(viewer)
 
-    async def _lines(self, viewer: _Viewer) -> AsyncIterator[bytes]:
+    async def _lines(self, viewer: _Viewer) -> AsyncGenerator[bytes, None]:
         try:
             yield _line({"watching": viewer.tenant, "device": viewer.device})
             while True:
+                viewer.read_s = asyncio.get_running_loop().time()
                 try:
                     async with asyncio.timeout(BEAT_S):
                         line = await viewer.lines.get()
@@ -113,80 +103,23 @@ class TailHub:
                     return
                 yield line
         finally:
-            await self._leave(viewer)
+            await self.watchers.leave(viewer)
 
     async def stop(self) -> None:
         """Cut every reader."""
-        for viewer in list(self._viewers):
-            viewer.end("the server stops")
-        async with self._changing:
-            self._viewers.clear()
-            await self._unsubscribe()
+        await self.watchers.stop()
 
-    async def _enter(self, viewer: _Viewer) -> None:
-        async with self._changing:
-            if self._subscriber is None:
-                subscriber = Subscriber(self._url, "tail", [CHANNEL], self._handle, self._lost)
-                await subscriber.start()
-                self._subscriber = subscriber
-                self._renewing = asyncio.create_task(self._renew_for_ever(), name="tail-renew")
-            self._viewers.add(viewer)
-        try:
-            await self._renew()
-        except BaseException:
-            await self._leave(viewer)
-            raise
-
-    async def _leave(self, viewer: _Viewer) -> None:
-        async with self._changing:
-            self._viewers.discard(viewer)
-            if not self._viewers:
-                await self._unsubscribe()
-
-    async def _unsubscribe(self) -> None:
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.gather(self._renewing, return_exceptions=True)
-            self._renewing = None
-        if self._subscriber is not None:
-            await self._subscriber.stop()
-            self._subscriber = None
-
-    async def _renew_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(RENEW_EVERY_S)
-            try:
-                await self._renew()
-            except RedisError as error:
-                log.warning("watching is not renewed: %s", error)
-
-    async def _renew(self) -> None:
-        """Say whom this process watches, and take away tenants that nobody has renewed."""
-        # One that was cut because nobody ever read from it has no reader to leave.
-        self._viewers = {viewer for viewer in self._viewers if not viewer.cut}
-        now = now_ms()
-        mine: dict[Any, Any] = {viewer.tenant: now for viewer in self._viewers}
-        known = await self._redis.hgetall(WATCHED_KEY)
-        gone = [name for name, at in known.items() if int(at) < now - FORGOTTEN_MS]
-        async with self._redis.pipeline(transaction=True) as pipe:
-            if gone:
-                pipe.hdel(WATCHED_KEY, *gone)
-            if mine:
-                pipe.hset(WATCHED_KEY, mapping=mine)
-                pipe.pexpire(WATCHED_KEY, FORGOTTEN_MS)
-            await pipe.execute()
-
-    def _handle(self, _: str, payload: bytes) -> None:
+    def _handle(self, payload: bytes) -> None:
         step = _decode(payload)
         message = step.message
         line: dict[str, Any] | None = None
-        for viewer in self._viewers:
+        for viewer in self.watchers.viewers:
             if viewer.tenant == message.tenant and viewer.device in ("", message.originator):
                 line = line or step_line(step)
                 viewer.give(line)
 
     def _lost(self) -> None:
-        for viewer in self._viewers:
+        for viewer in self.watchers.viewers:
             viewer.give({"gap": "the connection to Redis was lost for a moment"})
 
 

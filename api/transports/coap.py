@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
+CREATED: Final = 0x41
+VALID: Final = 0x43
 CHANGED: Final = 0x44
 CONTENT: Final = 0x45
 BAD_REQUEST: Final = 0x80
@@ -20,6 +22,7 @@ INCOMPLETE: Final = 0x88
 TOO_LARGE: Final = 0x8D
 INTERNAL: Final = 0xA0
 UNAVAILABLE: Final = 0xA3
+GATEWAY_TIMEOUT: Final = 0xA4
 
 OCTETS: Final = 42
 JSON: Final = 50
@@ -44,6 +47,8 @@ class Request(NamedTuple):
     query: dict[str, str]
     format: int | None
     body: bytes
+    unwatch: bool = False
+    """It ends an observation (RFC 7641, 3.6); otherwise a plain request."""
 
 
 class Response(NamedTuple):
@@ -99,20 +104,22 @@ class Surface(Protocol):
         """Raise unless the sender may send; asked with an empty body, before anything of a body in blocks is kept."""
 
 
-def find(routes: Sequence[Route], method: str, segments: tuple[str, ...]) -> tuple[Route, dict[str, str]]:
-    """The route of a path, and what its braces stand for. Raises CoapError 4.04, or 4.05 if only the method is wrong.
+def find(surfaces: Sequence[Surface], method: str, segments: tuple[str, ...]) -> tuple[Surface, Route, dict[str, str]]:
+    """The route of a path, whose it is, and what its braces stand for; the first that fits.
 
-    An empty last segment (a slash at the end) does not matter (G-27).
+    Raises CoapError 4.04, or 4.05 if only the method is wrong. An empty last segment (a slash at the end) does not
+    matter (G-27).
     """
     if segments and not segments[-1]:
         segments = segments[:-1]
     error = CoapError(NOT_FOUND, "nothing is here")
-    for route in routes:
-        names = _match(route.pattern, segments)
-        if names is not None:
-            if route.method == method:
-                return route, names
-            error = CoapError(METHOD_NOT_ALLOWED, f"{method} is not for this path")
+    for surface in surfaces:
+        for route in surface.routes:
+            names = _match(route.pattern, segments)
+            if names is not None:
+                if route.method == method:
+                    return surface, route, names
+                error = CoapError(METHOD_NOT_ALLOWED, f"{method} is not for this path")
     raise error
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Sequence
 from typing import Any, Final
 
 from aiocoap import Context, Message
@@ -48,11 +49,11 @@ _STORAGE_AWAY: Final = (RedisConnectionError, RedisTimeoutError, OutOfMemoryErro
 
 
 class CoapServer:
-    """Serves one surface on a UDP socket of family AF_INET6 that is bound already (IPv4 comes mapped)."""
+    """Serves surfaces, each at its own paths, on a bound UDP socket of family AF_INET6 (IPv4 comes mapped)."""
 
-    def __init__(self, surface: Surface, listening: socket.socket) -> None:
+    def __init__(self, surfaces: Sequence[Surface], listening: socket.socket) -> None:
         self._socket = listening
-        self._root = _Root(surface)
+        self._root = _Root(surfaces)
         self._context: Any = None
 
     async def start(self) -> None:
@@ -112,8 +113,8 @@ class _Messages(MessageManager):  # type: ignore[misc]
 class _Root:
     """All resources: what aiocoap calls with every request."""
 
-    def __init__(self, surface: Surface) -> None:
-        self._surface = surface
+    def __init__(self, surfaces: Sequence[Surface]) -> None:
+        self._surfaces = surfaces
         self._assemblies = Assemblies()
         self._answers = Block2Cache()
         self.messages: Any = None
@@ -156,12 +157,12 @@ class _Root:
         """The whole answer, errors too."""
         try:
             request = _request(message)
-            route, names = find(self._surface.routes, request.method, request.segments)
+            surface, route, names = find(self._surfaces, request.method, request.segments)
             block = message.opt.block1
             if block is not None:
-                await self._surface.admit(request, names)
+                await surface.admit(request, names)
                 key = (message.remote.blockwise_key, request.method, request.segments, tuple(request.query.items()))
-                body = self._assemblies.add(key, block.start, message.payload, block.more, self._surface.max_body)
+                body = self._assemblies.add(key, block.start, message.payload, block.more, surface.max_body)
                 if body is None:
                     return _message(Response(CONTINUE))
                 request = request._replace(body=body)
@@ -174,7 +175,7 @@ class _Root:
     async def _observe(self, message: Any) -> tuple[Observation | None, Any]:
         try:
             request = _request(message)
-            route, names = find(self._surface.routes, request.method, request.segments)
+            _, route, names = find(self._surfaces, request.method, request.segments)
             if route.watch is None:
                 return None, await self._answer(message)
             observation = await route.watch(request, names)
@@ -229,7 +230,10 @@ def _request(message: Any) -> Request:
         name, _, value = part.partition("=")
         query.setdefault(name, value)
     format = message.opt.content_format
-    return Request(str(message.code), tuple(message.opt.uri_path), query, None if format is None else int(format), b"")
+    return Request(
+        str(message.code), tuple(message.opt.uri_path), query, None if format is None else int(format), b"",
+        message.opt.observe == 1,
+    )  # fmt: skip
 
 
 def _message(response: Response) -> Any:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -47,7 +48,10 @@ Handler = Callable[[Request, dict[str, str]], Awaitable[Response | Stream | Feed
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What runs at a path. `pattern` is like `/api/v1/{token}/telemetry`: a part in braces takes any one segment."""
+    """What runs at a path. `pattern` is like `/api/v1/{token}/telemetry`: a part in braces takes any one segment.
+
+    A last part `{name*}` takes one segment or more; the handler looks at them in `request.segments`.
+    """
 
     method: str
     pattern: str
@@ -72,11 +76,12 @@ class Surface(Protocol):
 class _Place:
     """A node of a surface's tree of paths."""
 
-    __slots__ = ("any", "literal", "routes")
+    __slots__ = ("any", "literal", "rest", "routes")
 
     def __init__(self) -> None:
         self.literal: dict[str, _Place] = {}
         self.any: _Place | None = None
+        self.rest: _Place | None = None
         self.routes: dict[str, tuple[Route, tuple[tuple[int, str], ...]]] = {}
         """By method: the route, and which segment each of its names stands for."""
 
@@ -84,7 +89,10 @@ class _Place:
         place = self
         names = []
         for i, part in enumerate(route.pattern.strip("/").split("/")):
-            if part.startswith("{"):
+            if part.endswith("*}"):
+                place.rest = place.rest or _Place()
+                place = place.rest
+            elif part.startswith("{"):
                 names.append((i, part[1:-1]))
                 place.any = place.any or _Place()
                 place = place.any
@@ -98,10 +106,14 @@ class _Place:
         """The place of a path; a spelled-out part wins over one in braces."""
         if at == len(segments):
             return self if self.routes else None
+        if not segments[at]:
+            return None
         literal = self.literal.get(segments[at])
         found = literal.find(segments, at + 1) if literal is not None else None
-        if found is None and self.any is not None and segments[at]:
+        if found is None and self.any is not None:
             found = self.any.find(segments, at + 1)
+        if found is None and all(segments[at:]):
+            found = self.rest
         return found
 
 
@@ -115,11 +127,14 @@ class Front:
         *,
         cors_origins: Iterable[str] = (),
         trusted_proxies: Iterable[str] = (),
+        mounts: Mapping[str, Asgi] = MappingProxyType({}),
     ) -> None:
         self._surfaces = [(surface, _tree(surface)) for surface in surfaces]
         self._fallback = fallback
         self._origins = frozenset(cors_origins)
         self._held = Held(frozenset(trusted_proxies))
+        self._mounts = mounts
+        """Applications that have all of their first path segment, websockets too."""
 
     def drain(self) -> None:
         """Let requests that wait end with 503, so that their clients ask another process, and end all feeds."""
@@ -131,6 +146,11 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if self._mounts and scope["type"] != "lifespan":
+            mounted = self._mounts.get(scope["path"].split("/", 2)[1])
+            if mounted is not None:
+                await mounted(self._seen(scope), receive, send)
+                return
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
@@ -160,6 +180,16 @@ class Front:
             pass
         finally:
             request.release()
+
+    def _seen(self, scope: Scope) -> Scope:
+        """The scope for an application that does not know our proxies: of TLS, where the client's side has it."""
+        client = scope.get("client")
+        if not client or client[0] not in self._held.trusted_proxies:
+            return scope
+        told = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
+        if told[:1] != [b"https"]:
+            return scope
+        return {**scope, "scheme": "wss" if scope["type"] == "websocket" else "https"}
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start and stop are not the application's (a no-op); WebSockets are the fallback's."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
 from api.transports.http_exchange import Receive
 
@@ -159,6 +160,43 @@ class PacedProtocol(HttpToolsProtocol):
 def paced_protocol(deadlines: Deadlines) -> type[PacedProtocol]:
     """The protocol class with these deadlines."""
     return type("PacedProtocol", (PacedProtocol,), {"deadlines": deadlines})
+
+
+class PacedWebsocket(WSProtocol):
+    """uvicorn's websocket with a deadline: who reads nothing for long is cut, and whoever writes to them hears of it.
+
+    Without one, what writes waits for ever, and with it everything that ends after it.
+    """
+
+    deadlines = Deadlines()
+    _stall: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        super().pause_writing()
+        if self._stall is None:
+            self._stall = self.loop.call_later(self.deadlines.write_stall_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        self._disarm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody reads any more; what waits to write is to learn that."""
+        self._disarm()
+        super().connection_lost(exc)
+        self.writable.set()
+
+    def _disarm(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+
+def paced_websocket(deadlines: Deadlines) -> type[PacedWebsocket]:
+    """The protocol class with these deadlines."""
+    return type("PacedWebsocket", (PacedWebsocket,), {"deadlines": deadlines})
 
 
 class PacedReceive:

@@ -112,6 +112,13 @@ class Request:
                     self._query.setdefault(name, value)
         return self._query
 
+    def repeated(self, name: str) -> list[str]:
+        """Every value of a parameter that may be there more than once."""
+        if name not in self.query:
+            return []
+        pairs = parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        return [value for each, value in pairs if each == name]
+
     def header(self, name: str) -> str | None:
         """The first header of that name, whatever its case."""
         wanted = name.lower().encode()
@@ -130,6 +137,20 @@ class Request:
         """Address of the other end of the connection."""
         client = self.scope.get("client")
         return client[0] if client else ""
+
+    @property
+    def client(self) -> str:
+        """Address of the client: the peer's, or what a proxy that we trust tells of it.
+
+        Of several that it tells, the last one that is no such proxy: those before it are the client's own words.
+        """
+        address = self.peer
+        if address in self._held.trusted_proxies:
+            for told in reversed((self.header("x-forwarded-for") or "").split(",")):
+                address = told.strip() or address
+                if address not in self._held.trusted_proxies:
+                    break
+        return address
 
     @property
     def tls(self) -> bool:

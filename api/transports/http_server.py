@@ -22,7 +22,8 @@ from uvicorn.config import Config as UvicornConfig
 from uvicorn.server import ServerState
 
 from api.transports.http import Asgi, Receive, Scope, Send
-from api.transports.http_deadlines import Deadlines, PacedReceive, paced_protocol
+from api.transports.http_deadlines import Deadlines, PacedReceive, paced_protocol, paced_websocket
+from api.transports.http_resets import reset_incomplete
 from engine.config import Tls
 
 log = logging.getLogger("rulemill.http")
@@ -86,7 +87,7 @@ class _Uvicorn:
         self._protocol = paced_protocol(deadlines)
         self._handshake_s = deadlines.handshake_s
         self._config = UvicornConfig(
-            app, http=self._protocol, ws="wsproto", lifespan="off", interface="asgi3", log_config=None,
+            app, http=self._protocol, ws=paced_websocket(deadlines), lifespan="off", interface="asgi3", log_config=None,
             access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=KEEP_ALIVE_S,
         )  # fmt: skip
         self._state = ServerState()
@@ -203,7 +204,7 @@ def _told(task: asyncio.Task[None]) -> None:
 
 
 class _Tagged:
-    """Tells the application which listener a request came by, and cuts bodies that trickle."""
+    """Tells the application which listener a request came by, cuts bodies that trickle, resets what has no end."""
 
     def __init__(self, key: str, app: Asgi, deadlines: Deadlines) -> None:
         self._key, self._app, self._deadlines = key, app, deadlines
@@ -218,4 +219,7 @@ class _Tagged:
         scope = {**scope, "state": {**scope.get("state", {}), "listener": self._key}}
         if scope["type"] == "http":
             receive = PacedReceive(receive, self._deadlines)
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            await reset_incomplete(send)

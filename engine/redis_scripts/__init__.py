@@ -26,5 +26,15 @@ POSTPONE: Final = _read("postpone")
 LEASE: Final = _read("lease")
 REDRIVE: Final = _read("redrive")
 TRIM: Final = _read("trim")
+READ: Final = _read("read")
+OLDEST: Final = _read("oldest")
+REGISTER: Final = _read("register")
+KEEP_CALL: Final = _read("keep_call")
+ACTIVE: Final = _read("active")
+SILENT: Final = _read("silent")
+PRESENT: Final = _read("present")
 
-ALL: Final = (SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM)
+ALL: Final = (
+    SUBMIT, COMMIT, TAKE, POSTPONE, LEASE, REDRIVE, TRIM, READ, OLDEST, KEEP_CALL, ACTIVE, SILENT, PRESENT,
+)  # fmt: skip
+"""What every hot connection loads at its start; the registry's script goes with its own client."""

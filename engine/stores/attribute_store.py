@@ -5,15 +5,15 @@ Changes of shared attributes are told on the bus, `["attributes", tenant, device
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from engine.commit import BUS
+from engine.bus import BUS
 from engine.entries import encode
 from engine.errors import Refused
 from engine.message import now_ms
-from engine.partitions import all_keys, partition_of
-from engine.stores import attributes
+from engine.partitions import Keys, all_keys, partition_of
+from engine.stores import activity, attributes
 from engine.stores.attributes import Attribute, Scope
 from engine.wire import Argument, Reply, Wire, failed
 
@@ -24,9 +24,11 @@ class Attributes:
     def __init__(self, wire: Wire, partitions: int) -> None:
         self._wire, self._partitions = wire, partitions
 
+    def _keys(self, tenant: str, device: str) -> Keys:
+        return all_keys(self._partitions)[partition_of(tenant, device, self._partitions)]
+
     def _key(self, tenant: str, device: str) -> str:
-        keys = all_keys(self._partitions)[partition_of(tenant, device, self._partitions)]
-        return keys.state(attributes.TABLE, device)
+        return self._keys(tenant, device).state(attributes.TABLE, device)
 
     async def read(self, tenant: str, device: str) -> dict[Scope, dict[str, Attribute]]:
         """All attributes by scope and key, each with its value and time; every scope is there."""
@@ -44,17 +46,33 @@ class Attributes:
         todo: list[tuple[Argument, ...]] = [("HSET", self._key(tenant, device), *fields)]
         if scope == "SHARED":
             todo.append(("PUBLISH", BUS, encode(("attributes", tenant, device, dict(values)))))
-        await self._execute(todo)
+        await self._execute(todo + self._look_soon(tenant, device, scope, values))
+
+    async def add(self, tenant: str, device: str, scope: Scope, key: str, value: Any) -> bool:
+        """Set an attribute that is not there, and not shared; False if it is. Of two at once, one succeeds."""
+        field, blob = attributes.field(scope, key), attributes.encode(value, now_ms())
+        return bool((await self._execute([("HSETNX", self._key(tenant, device), field, blob)]))[0])
 
     async def delete(self, tenant: str, device: str, scope: Scope, keys: Sequence[str]) -> int:
         """Remove attributes; how many of them there were."""
         if not keys:
             return 0
         names = [attributes.field(scope, key) for key in keys]
-        count = int((await self._execute([("HDEL", self._key(tenant, device), *names)]))[0])
+        todo: list[tuple[Argument, ...]] = [("HDEL", self._key(tenant, device), *names)]
+        count = int((await self._execute(todo + self._look_soon(tenant, device, scope, keys)))[0])
         if count and scope == "SHARED":
             await self._execute([("PUBLISH", BUS, encode(("attributes_deleted", tenant, device, list(keys))))])
         return count
+
+    def _look_soon(self, tenant: str, device: str, scope: Scope, keys: Container[str]) -> list[tuple[Argument, ...]]:
+        """Have the timer of a device fire soon whose time of silence is another one from now on (stores/activity.py).
+
+        Not at once: what is not written yet of when it was last heard of has to be, or it would be taken for silent.
+        """
+        if scope != "SERVER" or activity.TIMEOUT not in keys:
+            return []
+        due_ms = now_ms() + activity.WRITTEN_WITHIN_MS
+        return [("ZADD", self._keys(tenant, device).quiet, "XX", "LT", due_ms, device)]
 
     async def _execute(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
         replies = await self._wire.execute(commands)

@@ -7,10 +7,11 @@ arrive stands here, and is read whenever a device (re)connects.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from engine.bus import notice
 from engine.entries import encode
 from engine.message import now_ms
 from engine.node import Resumed
@@ -18,6 +19,9 @@ from engine.partitions import Keys, all_keys, partition_of
 from engine.redis_scripts import TAKE
 from engine.stores import routes
 from engine.wire import Argument, Wire, call
+
+if TYPE_CHECKING:
+    from engine.stores.kept_calls import KeptCalls
 
 MAX_A_DEVICE: Final = 100
 KEEP_MS: Final = 86_400_000
@@ -36,6 +40,10 @@ class Queued(msgspec.Struct, frozen=True, array_like=True):
     oneway: bool
     parked: str
     delivered: bool = False
+    call: str = ""
+    """Id of the kept call that follows its way."""
+    notify: str = ""
+    """Whoever waits for a one-way command to be handed over: `reply_to` of its message."""
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -45,14 +53,14 @@ class Pending(msgspec.Struct, frozen=True):
     command: Queued
 
 
-_decode = msgspec.msgpack.Decoder(Queued).decode
+decode_command: Final = msgspec.msgpack.Decoder(Queued).decode
 
 
 class Commands:
-    """What API processes do with commands."""
+    """What API processes do with commands. `kept` is told what becomes of calls that are followed."""
 
-    def __init__(self, wire: Wire, partitions: int) -> None:
-        self._wire, self._partitions = wire, partitions
+    def __init__(self, wire: Wire, partitions: int, kept: KeptCalls | None = None) -> None:
+        self._wire, self._partitions, self._kept = wire, partitions, kept
 
     def _keys(self, tenant: str, device: str) -> Keys:
         return all_keys(self._partitions)[partition_of(tenant, device, self._partitions)]
@@ -67,7 +75,7 @@ class Commands:
         key = keys.commands(device)
         # The number first: a command that comes in between is then newer than it.
         last, flat = await self._wire.execute([("HGET", keys.command_ids, device), ("HGETALL", key)])
-        pending = [Pending(int(flat[i]), _decode(flat[i + 1])) for i in range(0, len(flat), 2)]
+        pending = [Pending(int(flat[i]), decode_command(flat[i + 1])) for i in range(0, len(flat), 2)]
         now = now_ms()
         expired = [entry.id for entry in pending if entry.command.expires_ms <= now]
         if expired:
@@ -81,7 +89,7 @@ class Commands:
             return []
         keys = self._keys(tenant, device)
         blobs = await self._wire.execute([("GET", keys.given_command(device, id)) for id in ids])
-        return [Pending(id, _decode(blob)) for id, blob in zip(ids, blobs, strict=True) if blob is not None]
+        return [Pending(id, decode_command(blob)) for id, blob in zip(ids, blobs, strict=True) if blob is not None]
 
     async def undelivered(self, tenant: str, device: str) -> list[Pending]:
         """Open commands that no session has been given yet, oldest first."""
@@ -92,27 +100,45 @@ class Commands:
         blob = (await self._wire.execute([("HGET", self._keys(tenant, device).commands(device), id)]))[0]
         if blob is None:
             return None
-        command = _decode(blob)
+        command = decode_command(blob)
         return command if command.expires_ms > now_ms() else None
 
-    async def delivered(self, tenant: str, device: str, entry: Pending) -> None:
+    async def delivered(self, tenant: str, device: str, entry: Pending, *, confirmed: bool = True) -> None:
         """A session has been given the command: a one-way command is done, others wait for their answer.
 
-        For ten seconds `given` finds it all the same.
+        For ten seconds `given` finds it all the same. `confirmed` false: the session will tell by `confirm` when the
+        device has it, which is of interest where a kept call follows it.
         """
+        command = entry.command
+        waits = not command.oneway
+        if self._kept is not None and command.call:
+            follow = self._kept.confirmed if confirmed else self._kept.sent
+            call = await follow(tenant, device, command.call)
+            # Until it is confirmed it may have to be sent again.
+            waits = waits or (call is not None and not call.ended)
         keys = self._keys(tenant, device)
-        key, blob = keys.commands(device), encode(msgspec.structs.replace(entry.command, delivered=True))
-        done: tuple[Argument, ...] = ("HDEL", key, entry.id)
-        if not entry.command.oneway:
-            done = ("HSET", key, entry.id, blob)
+        key, blob = keys.commands(device), encode(msgspec.structs.replace(command, delivered=True))
+        done: tuple[Argument, ...] = ("HSET", key, entry.id, blob) if waits else ("HDEL", key, entry.id)
         # Kept first: whoever no longer finds it open finds it there.
-        await self._wire.execute([("SET", keys.given_command(device, entry.id), blob, "PX", GIVEN_MS), done])
+        lines = [("SET", keys.given_command(device, entry.id), blob, "PX", GIVEN_MS), done]
+        if command.notify:
+            lines.append(notice(command.notify, "delivered", None, ""))
+        await self._wire.execute(lines)
+
+    async def confirm(self, tenant: str, device: str, entry: Pending) -> None:
+        """The device has a command of a kept call that was `delivered` without being confirmed."""
+        if self._kept is not None and entry.command.call:
+            await self._kept.confirmed(tenant, device, entry.command.call)
+            if entry.command.oneway:
+                await self._wire.execute([("HDEL", self._keys(tenant, device).commands(device), entry.id)])
 
     async def answer(self, tenant: str, device: str, id: int, body: Any) -> bool:
         """The device's answer: brings the waiting message back. False if no such command is open."""
         command = await self.get(tenant, device, id)
         if command is None:
             return False
+        if self._kept is not None and command.call:
+            await self._kept.answered(tenant, device, command.call, body)
         keys = self._keys(tenant, device)
         todo: list[tuple[Argument, ...]] = [("HDEL", keys.commands(device), id)]
         if command.parked:

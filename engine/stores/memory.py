@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from engine.errors import BadInput, PointsRefused, StoreUnavailable
 from engine.message import Point
 from engine.stores import cursor as cursors
-from engine.stores.timeseries import Page
-from engine.stores.values import point_problem
+from engine.stores.aggregates import check_functions, of_values, too_many_buckets
+from engine.stores.timeseries import MOST_BUCKETS, Bucket, Page
+from engine.stores.values import INT64_MAX, INT64_MIN, point_problem
+from engine.stores.windows import Window, edges, place
+
+Series = dict[int, Point]
+"""The points of one key of one device, by time."""
 
 
 class MemoryTimeseries:
-    """A `Timeseries` whose points live as long as the object."""
+    """A `Timeseries` whose points live as long as the object. It is what the other stores are compared with."""
+
+    name = "memory"
 
     def __init__(self) -> None:
-        self._series: dict[tuple[str, str], dict[str, dict[int, Point]]] = {}
+        self._devices: dict[tuple[str, str], dict[str, Series]] = {}
         self._opened = False
 
     async def open(self) -> None:
@@ -35,22 +43,35 @@ class MemoryTimeseries:
             if reason is not None:
                 refused.append((i, reason))
                 continue
-            keys = self._series.setdefault((point.tenant, point.device), {})
+            keys = self._devices.setdefault((point.tenant, point.device), {})
             keys.setdefault(point.key, {})[point.ts_ms] = point
         if refused:
             raise PointsRefused(refused)
 
-    async def latest(self, tenant: str, device: str, keys: Sequence[str] | None = None) -> list[Point]:
-        """The newest point of each key, sorted by key."""
+    async def latest(
+        self,
+        tenant: str,
+        devices: Sequence[str],
+        keys: Sequence[str] | None = None,
+        *,
+        count: int = 1,
+        start_ms: int = INT64_MIN,
+        end_ms: int = INT64_MAX,
+    ) -> list[Point]:
+        """The newest `count` points of each series within the range, by device, then key, then the newest first."""
         self._check_open()
-        found = self._series.get((tenant, device), {})
-        wanted = found.keys() if keys is None else found.keys() & set(keys)
-        return [found[key][max(found[key])] for key in sorted(wanted)]
+        if count < 1:
+            raise BadInput("count must be at least 1")
+        return [
+            point
+            for _, _, series in self._series(tenant, devices, keys)
+            for point in _within(series, start_ms, end_ms)[: -count - 1 : -1]
+        ]
 
     async def range(
         self,
         tenant: str,
-        device: str,
+        devices: Sequence[str],
         keys: Sequence[str] | None,
         start_ms: int,
         end_ms: int,
@@ -59,27 +80,101 @@ class MemoryTimeseries:
         newest_first: bool = False,
         cursor: str = "",
     ) -> Page:
-        """Points with start_ms <= ts < end_ms by time, then by ascending key in either direction."""
+        """At most `limit` points by time, then by device and key ascending in either direction."""
         self._check_open()
         if limit < 1:
             raise BadInput("limit must be at least 1")
-        behind = cursors.decode(tenant, device, newest_first, cursor) if cursor else None
-        found = self._series.get((tenant, device), {})
-        wanted = found.keys() if keys is None else found.keys() & set(keys)
+        mark = cursors.mark(tenant, devices, keys, newest_first)
         sign = -1 if newest_first else 1
-        rows = sorted((sign * ts_ms, key) for key in wanted for ts_ms in found[key] if start_ms <= ts_ms < end_ms)
-        if behind is not None:
-            rows = [row for row in rows if row > (sign * behind.ts_ms, behind.key)]
-        points = [found[key][sign * ts_ms] for ts_ms, key in rows[:limit]]
-        more = len(rows) > limit
-        last = cursors.Position(points[-1].ts_ms, points[-1].key) if more else None
-        return Page(points, cursors.encode(tenant, device, newest_first, last) if last else "")
+        rows = sorted(
+            ((sign * point.ts_ms, device, key), point)
+            for device, key, series in self._series(tenant, devices, keys)
+            for point in _within(series, start_ms, end_ms)
+        )
+        if cursor:
+            ts_ms, device, key = cursors.decode(mark, cursor)
+            rows = [row for row in rows if row[0] > (sign * ts_ms, device, key)]
+        points = [point for _, point in rows[:limit]]
+        if len(rows) <= limit:
+            return Page(points)
+        last = points[-1]
+        return Page(points, cursors.encode(mark, cursors.Position(last.ts_ms, last.device, last.key)))
+
+    async def aggregate(
+        self,
+        tenant: str,
+        devices: Sequence[str],
+        keys: Sequence[str] | None,
+        start_ms: int,
+        end_ms: int,
+        functions: Sequence[str],
+        window: Window | None = None,
+    ) -> list[Bucket]:
+        """What each series gives in each window that has a point in the range, by device, key and time."""
+        self._check_open()
+        asked = check_functions(functions)
+        bounds = [start_ms, end_ms] if window is None else edges(window, start_ms, end_ms)
+        buckets: list[Bucket] = []
+        for device, key, series in self._series(tenant, devices, keys):
+            points = _within(series, start_ms, end_ms)
+            for i, found in groupby(points, lambda point: place(bounds, point.ts_ms)):
+                some = list(found)
+                values = of_values(asked, [point.value for point in some])
+                buckets.append(Bucket(device, key, bounds[i], bounds[i + 1], values))
+            if len(buckets) > MOST_BUCKETS:
+                raise too_many_buckets()
+        return buckets
+
+    async def keys(self, tenant: str, device: str) -> list[str]:
+        """The keys a device has points of, sorted."""
+        self._check_open()
+        return [key for _, key, _ in self._series(tenant, [device], None)]
+
+    async def tenants(self) -> list[str]:
+        """The tenants that have points, sorted."""
+        self._check_open()
+        return sorted({tenant for (tenant, _), keys in self._devices.items() if any(keys.values())})
+
+    async def devices(self, tenant: str) -> list[str]:
+        """The devices of a tenant that have points, sorted."""
+        self._check_open()
+        return sorted(
+            device for (owner, device), keys in self._devices.items() if owner == tenant and any(keys.values())
+        )
+
+    async def delete(
+        self, tenant: str, devices: Sequence[str], keys: Sequence[str] | None, start_ms: int, end_ms: int
+    ) -> None:
+        """Forget the points of a range."""
+        self._check_open()
+        for device, key, series in list(self._series(tenant, devices, keys)):
+            for point in _within(series, start_ms, end_ms):
+                del series[point.ts_ms]
+            if not series:
+                del self._devices[tenant, device][key]
 
     async def delete_device(self, tenant: str, device: str) -> None:
         """Forget every point of a device."""
         self._check_open()
-        self._series.pop((tenant, device), None)
+        self._devices.pop((tenant, device), None)
+
+    def told(self) -> list[str]:
+        """One thing: that nothing is kept."""
+        return ["points are kept in memory only, and are gone when the process ends"]
+
+    def _series(
+        self, tenant: str, devices: Sequence[str], keys: Sequence[str] | None
+    ) -> Iterator[tuple[str, str, Series]]:
+        for device in sorted(set(devices)):
+            found = self._devices.get((tenant, device), {})
+            for key in sorted(found.keys() if keys is None else found.keys() & set(keys)):
+                yield device, key, found[key]
 
     def _check_open(self) -> None:
         if not self._opened:
             raise StoreUnavailable("the memory store is not open")
+
+
+def _within(series: Series, start_ms: int, end_ms: int) -> list[Point]:
+    """The points of start <= ts < end, by time."""
+    return [series[ts_ms] for ts_ms in sorted(series) if start_ms <= ts_ms < end_ms]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
 from engine.errors import BadInput
 from engine.message import Point
-from engine.stores.values import INT64_MAX, INT64_MIN, LETTERS, json_text
+from engine.stores.values import INT64_MAX, INT64_MIN, LETTERS, MAX_TS_MS, encodes, is_degrees, is_name, json_text
 
 Row = tuple[str, Any, float | None, float | None]
 """Type letter, value, latitude, longitude."""
@@ -29,37 +30,33 @@ def row_of(point: Point) -> Row | None:
             value = json_text(value)
         except BadInput:
             return None
-    elif kind is None or (kind == "s" and not (value.isascii() or _encodes(value))):
+    elif kind is None or (kind == "s" and not encodes(value)):
         return None
-    if type(key) is not str or type(device) is not str or type(tenant) is not str or type(point.ts_ms) is not int:
+    if not (is_name(key) and is_name(device) and is_name(tenant)):
         return None
-    if not (key and device and tenant and INT64_MIN <= point.ts_ms <= INT64_MAX):
-        return None
-    if not (key.isascii() and device.isascii() and tenant.isascii()) and not _encodes(key + device + tenant):
+    if type(point.ts_ms) is not int or not -MAX_TS_MS <= point.ts_ms <= MAX_TS_MS:
         return None
     lat, lon = point.lat, point.lon
-    if (lat is not None or lon is not None) and not (_is_degrees(lat) and _is_degrees(lon)):
+    if lat is None and lon is None:
+        return kind, value, None, None
+    if any(value is not None and not is_degrees(value) for value in (lat, lon)):
         return None
-    return kind, value, lat, lon
+    return kind, value, _degrees(lat), _degrees(lon)
 
 
-def point_of(tenant: str, device: str, key: str, row: tuple[int, str, Any, float | None, float | None]) -> Point:
+def point_of(tenant: str, device: str, key: str, row: Sequence[Any]) -> Point:
     """The point of a row (timestamp, type letter, value, latitude, longitude)."""
     ts_ms, kind, value, lat, lon = row
+    return Point(tenant, device, key, ts_ms, value_of(kind, value), lat, lon)
+
+
+def value_of(kind: str, value: Any) -> Any:
+    """A value from its type letter and its column."""
     if kind == "b":
-        value = bool(value)
-    elif kind == "j":
-        value = json.loads(value)
-    return Point(tenant, device, key, ts_ms, value, lat, lon)
+        return bool(value)
+    return json.loads(value) if kind == "j" else value
 
 
-def _is_degrees(value: Any) -> bool:
-    return value is None or (type(value) in (float, int) and isfinite(value))
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _degrees(value: float | None) -> float | None:
+    """A latitude or longitude for a column; an integer may be more than SQLite has bits for."""
+    return None if value is None else float(value)

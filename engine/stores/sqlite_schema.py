@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple
+
+from engine.stores.values import is_name
 
 VERSION: Final = 1
 """Kept as the file's user_version; a file of a newer version is refused."""
@@ -24,6 +26,10 @@ MAKE: Final = (
 _FIND_DEVICE = "SELECT id FROM device_name WHERE tenant = ? AND name = ?"
 _MAKE_DEVICE = "INSERT INTO device_name(tenant, name) VALUES (?, ?) RETURNING id"
 _FIND_KEY = "SELECT id FROM key_name WHERE name = ?"
+_FIND_DEVICES = "SELECT name, id FROM device_name WHERE tenant = ? AND name IN "
+_FIND_KEYS = "SELECT name, id FROM key_name WHERE name IN "
+_NAME_KEYS = "SELECT name, id FROM key_name WHERE id IN "
+_LOOKED_UP_AT_ONCE: Final = 500
 _MAKE_KEY = "INSERT INTO key_name(name) VALUES (?) RETURNING id"
 
 
@@ -43,7 +49,7 @@ class Resolver(NamedTuple):
 
 
 class Names:
-    """Ids of names, the last `limit` devices and keys in memory. The writing thread learns, both threads look up.
+    """Ids of names, the last `limit` devices and keys in memory. The writing thread learns, all threads look up.
 
     An id never changes and is never given back, so what another process made is read once and stays true.
     """
@@ -83,13 +89,23 @@ class Names:
         while len(self._keys) > self._limit:
             del self._keys[next(iter(self._keys))]
 
-    def find_device(self, db: sqlite3.Connection, tenant: str, name: str) -> int | None:
-        """Id of a device; None if it never had a point."""
-        return self._devices.get((tenant, name)) or _first(db.execute(_FIND_DEVICE, (tenant, name)))
+    def device_ids(self, db: sqlite3.Connection, tenant: str, devices: Sequence[str]) -> dict[str, int]:
+        """Ids of devices, in any order; without those that never had a point."""
+        if not is_name(tenant):
+            return {}
+        asked = {name: self._devices.get((tenant, name)) for name in devices if is_name(name)}
+        found = {name: id for name, id in asked.items() if id is not None}
+        return found | _look_up(db, _FIND_DEVICES, (tenant,), [name for name, id in asked.items() if id is None])
 
-    def find_key(self, db: sqlite3.Connection, name: str) -> int | None:
-        """Id of a key; None if no device ever had it."""
-        return self._keys.get(name) or _first(db.execute(_FIND_KEY, (name,)))
+    def key_ids(self, db: sqlite3.Connection, keys: Sequence[str]) -> dict[str, int]:
+        """Ids of keys, in any order; without those that no device ever had."""
+        asked = {name: self._keys.get(name) for name in keys if is_name(name)}
+        found = {name: id for name, id in asked.items() if id is not None}
+        return found | _look_up(db, _FIND_KEYS, (), [name for name, id in asked.items() if id is None])
+
+    def keys_of(self, db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, str]:
+        """What keys are called that have points."""
+        return {id: name for name, id in _look_up(db, _NAME_KEYS, (), list(ids)).items()}
 
 
 @contextmanager
@@ -113,6 +129,14 @@ def snapshot(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         yield db
     finally:
         db.execute("ROLLBACK")
+
+
+def _look_up(db: sqlite3.Connection, find: str, first: tuple[str, ...], wanted: Sequence[str | int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for i in range(0, len(wanted), _LOOKED_UP_AT_ONCE):
+        some = wanted[i : i + _LOOKED_UP_AT_ONCE]
+        found.update(db.execute(f"{find}({','.join('?' * len(some))})", (*first, *some)).fetchall())
+    return found
 
 
 def _find_or_make(db: sqlite3.Connection, find: str, make: str, names: tuple[str, ...]) -> int:

@@ -12,6 +12,12 @@ from engine.message import Point
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 
+MAX_TS_MS: Final = 9_223_372_036_853
+"""The latest time of a point, and negated the earliest: what a store that counts nanoseconds in 64 bits can hold."""
+
+MAX_NAME_BYTES: Final = 4096
+"""Of a tenant's, a device's or a key's name as UTF-8."""
+
 LETTERS: Final[dict[type, str]] = {bool: "b", int: "l", float: "d", str: "s", dict: "j", list: "j"}
 """Python type to type letter: boolean, long, double, string, JSON. 42.0 stays double, 73 long (`G-16`, `TB-4`)."""
 
@@ -34,7 +40,7 @@ def json_text(value: Any) -> str:
         raise BadInput(f"not JSON: {error}") from error
     except RecursionError as error:
         raise BadInput("not JSON: nested too deeply") from error
-    if not _encodes(text):
+    if not encodes(text):
         raise BadInput("not JSON: holds half a surrogate pair")
     return text
 
@@ -49,7 +55,7 @@ def problem(value: Any) -> str | None:
     if kind is int:
         return None if INT64_MIN <= value <= INT64_MAX else "integer does not fit into 64 bits"
     if kind is str:
-        return None if _encodes(value) else "text holds half a surrogate pair"
+        return None if encodes(value) else "text holds half a surrogate pair"
     if kind is dict or kind is list:
         try:
             json_text(value)
@@ -62,18 +68,40 @@ def problem(value: Any) -> str | None:
 def point_problem(point: Point) -> str | None:
     """Why no store can hold the point; None when they can."""
     for what, name in (("tenant", point.tenant), ("device", point.device), ("key", point.key)):
-        if type(name) is not str or not name or not _encodes(name):
-            return f"{what} is not a name: {name!r}"
-    if type(point.ts_ms) is not int or not INT64_MIN <= point.ts_ms <= INT64_MAX:
-        return f"timestamp is not a 64-bit integer: {point.ts_ms!r}"
+        if not is_name(name):
+            return f"{what} is not a name of 1 to {MAX_NAME_BYTES} bytes: {ascii(name)[:60]}"
+    if type(point.ts_ms) is not int or not -MAX_TS_MS <= point.ts_ms <= MAX_TS_MS:
+        return f"timestamp is not a whole number of milliseconds within {MAX_TS_MS} of 1970: {_shown(point.ts_ms)}"
     for what, degrees in (("lat", point.lat), ("lon", point.lon)):
-        if degrees is not None and (type(degrees) not in (float, int) or not isfinite(degrees)):
-            return f"{what} is not a finite number: {degrees!r}"
+        if degrees is not None and not is_degrees(degrees):
+            return f"{what} is not a finite number: {_shown(degrees)}"
     reason = problem(point.value)
     return None if reason is None else f"key {point.key!r}: {reason}"
 
 
-def _encodes(text: str) -> bool:
+def is_name(text: Any) -> bool:
+    """Whether a tenant, a device or a key can be called so: text of 1 to `MAX_NAME_BYTES` bytes of UTF-8."""
+    if type(text) is not str or not text or len(text) > MAX_NAME_BYTES:
+        return False
+    return text.isascii() or (encodes(text) and len(text.encode()) <= MAX_NAME_BYTES)
+
+
+def held_range(start_ms: int, end_ms: int) -> tuple[int, int]:
+    """The part of start <= ts < end that points can be in; (0, 0) for none."""
+    start_ms, end_ms = max(start_ms, -MAX_TS_MS), min(end_ms, MAX_TS_MS + 1)
+    return (start_ms, end_ms) if start_ms < end_ms else (0, 0)
+
+
+def is_degrees(value: Any) -> bool:
+    """Whether a latitude or longitude is a number that a double can hold."""
+    try:
+        return type(value) in (float, int) and isfinite(value)
+    except OverflowError:
+        return False
+
+
+def encodes(text: str) -> bool:
+    """Whether text can be written as UTF-8: it holds no half of a surrogate pair."""
     if text.isascii():
         return True
     try:
@@ -81,3 +109,8 @@ def _encodes(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; an integer of thousands of digits has no text."""
+    return "a huge integer" if type(value) is int and not INT64_MIN <= value <= INT64_MAX else repr(value)

@@ -50,13 +50,47 @@ def decode_lenient(body: bytes, *, max_depth: int = MAX_DEPTH, long_as_text: boo
         # Not strict JSON, or a number that only its text tells: the exact reader decides.
         if len(body) > MAX_LENIENT_BYTES:
             raise BadInput(f"not strict JSON ({error}), and too long for any other") from None
+    value = _read(body, max_depth, long_as_text)
+    check_value(value, max_depth=max_depth)
+    return value
+
+
+def decode_members(body: bytes, *, long_as_text: bool = True) -> dict[str, Any]:
+    """The members of an object, each read by itself as `decode_lenient` reads: one that is wrong spoils no other.
+
+    In the place of a member that cannot be taken stands the BadInput that says why. Names are not checked. Raises
+    BadInput for what is no object, or not JSON even with leniency.
+    """
+    members: dict[str, Any] = {}
+    try:
+        for name, raw in _raw_members.decode(body).items():
+            try:
+                members[name] = decode_lenient(bytes(raw), long_as_text=long_as_text)
+            except BadInput as error:
+                members[name] = error
+        return members
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if len(body) > MAX_LENIENT_BYTES:
+            raise BadInput(f"not a strict JSON object ({error}), and too long for any other") from None
+    value = _read(body, MAX_DEPTH, long_as_text)
+    if type(value) is not dict:
+        raise BadInput("an object is expected")
+    for name, member in value.items():
+        try:
+            check_value(member)
+            members[name] = member
+        except BadInput as error:
+            members[name] = error
+    return members
+
+
+def _read(body: bytes, max_depth: int, long_as_text: bool) -> Any:
+    """The value by the exact reader, not checked."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise BadInput(f"not UTF-8 at byte {error.start}: {error.reason}") from None
-    value = _Reader(text, max_depth, long_as_text).document()
-    check_value(value, max_depth=max_depth)
-    return value
+    return _Reader(text, max_depth, long_as_text).document()
 
 
 def tb_cast(value: Any) -> Any:
@@ -114,6 +148,7 @@ def _typed_short(text: str) -> Any:
 
 _strict: Final = msgspec.json.Decoder(float_hook=typed_number)
 _strict_short: Final = msgspec.json.Decoder(float_hook=_typed_short)
+_raw_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _Reader:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import base64
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2, timestamp_pb2, wrappers_pb2
+import msgspec
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    json_format,
+    message_factory,
+    struct_pb2,
+    timestamp_pb2,
+    wrappers_pb2,
+)
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
@@ -29,15 +38,15 @@ _TAKEN_NAMES: Final = frozenset({"FromString", "HasField"})
 
 
 class ProtoCodec:
-    """Reads one message type. `descriptor_set` is a serialized FileDescriptorSet, `message` the full name of the root.
+    """Reads and writes one message type: `message` is its full name, `descriptor_set` a serialized FileDescriptorSet.
 
     The set is what `protoc --include_imports --descriptor_set_out` writes; the files of `google.protobuf` for Struct,
     Value, Timestamp and the wrappers need not be in it. Raises BadInput if it does not build, lacks the message, or if
     the message can hold an Any or a group (CT-S6). `has_records` tells whether the root has a repeated message field
-    `records` or `r`.
+    `records` or `r`. `json_names`: fields go by the names that the JSON form of protobuf has for them (`batteryLevel`).
     """
 
-    def __init__(self, descriptor_set: bytes, message: str) -> None:
+    def __init__(self, descriptor_set: bytes, message: str, *, json_names: bool = False) -> None:
         pool = _pool(descriptor_set)
         try:
             root = pool.FindMessageTypeByName(message)
@@ -46,10 +55,13 @@ class ProtoCodec:
         if root.full_name in _KNOWN_TYPES:
             raise BadInput(f"{message} cannot be the root: use a message of your own")
         try:
-            self._read = _Shapes().reader(root)
+            self._read = _Shapes(json_names).reader(root)
         except RecursionError:
             raise BadInput("messages refer to each other too deeply") from None
-        self._parse = message_factory.GetMessageClass(root).FromString
+        self._make = message_factory.GetMessageClass(root)
+        self._parse = self._make.FromString
+        texts = [each for each in root.fields if each.type == FieldDescriptor.TYPE_STRING and not each.is_repeated]
+        self._texts = {each.name for each in texts} | {each.json_name for each in texts}
         self.has_records = any(
             field.is_repeated and field.message_type is not None
             for field in map(root.fields_by_name.get, ("records", "r"))
@@ -75,6 +87,24 @@ class ProtoCodec:
             raise BadInput(f"message cannot be read: {error or type(error).__name__}") from None
         check_value(document)
         return document  # type: ignore[no-any-return]  # a message's reader gives a dict
+
+    def encode(self, value: Mapping[str, Any]) -> bytes:
+        """The message of these members, in the JSON form of protobuf; those that it has no field for are left out.
+
+        For a text field at the top, a value that is no text is written as JSON. Raises BadInput for what a field cannot
+        hold.
+        """
+        try:
+            fitting = {
+                name: msgspec.json.encode(member).decode()
+                if name in self._texts and type(member) is not str
+                else member
+                for name, member in value.items()
+            }
+            message = json_format.ParseDict(fitting, self._make(), ignore_unknown_fields=True)
+            return message.SerializeToString()
+        except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
+            raise BadInput(f"not a value of this type: {error}") from None
 
 
 def _pool(descriptor_set: bytes) -> descriptor_pool.DescriptorPool:
@@ -117,7 +147,8 @@ def _pool(descriptor_set: bytes) -> descriptor_pool.DescriptorPool:
 class _Shapes:
     """Makes one reader per message type of a codec: what to do with each field is decided once, not per message."""
 
-    def __init__(self) -> None:
+    def __init__(self, json_names: bool) -> None:
+        self._json_names = json_names
         self._readers: dict[str, Convert] = {}
 
     def reader(self, message: Descriptor) -> Convert:
@@ -138,29 +169,31 @@ class _Shapes:
         return readers[name]
 
     def _build(self, message: Descriptor) -> Convert:
-        plain: list[str] = []
-        always: list[tuple[str, Convert]] = []
-        present: list[tuple[str, Convert]] = []
+        plain: dict[str, str] = {}
+        always: list[tuple[str, str, Convert]] = []
+        present: list[tuple[str, str, Convert]] = []
         for field in message.fields:
             convert = self._field(field)
+            shown = field.json_name if self._json_names else field.name
             if field.has_presence:
-                present.append((field.name, convert or _same))
+                present.append((field.name, shown, convert or _same))
             elif convert is None:
-                plain.append(field.name)
+                plain[field.name] = shown
             else:
-                always.append((field.name, convert))
+                always.append((field.name, shown, convert))
         # attrgetter gives a tuple only for two names or more.
         if len(plain) == 1:
-            always.append((plain.pop(), _same))
+            always.append((*plain.popitem(), _same))
         get = operator.attrgetter(*plain) if plain else _nothing
+        plainly_shown = tuple(plain.values())
 
         def read(value: Any) -> dict[str, Any]:
-            found = dict(zip(plain, get(value), strict=True))
-            for name, convert in always:
-                found[name] = convert(getattr(value, name))
-            for name, convert in present:
+            found = dict(zip(plainly_shown, get(value), strict=True))
+            for name, shown, convert in always:
+                found[shown] = convert(getattr(value, name))
+            for name, shown, convert in present:
                 if value.HasField(name):
-                    found[name] = convert(getattr(value, name))
+                    found[shown] = convert(getattr(value, name))
             return found
 
         return read

@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from engine.errors import BadInput
+from engine.stores.values import MAX_TS_MS
 from nodes.codecs.values import INT64_MAX, INT64_MIN, MAX_KEY_CHARS, check_key, check_value, pointer_step
-from nodes.event_time import MAX_TS_MS
 
 DIFFERENCE_BELOW: Final = 10**8
 """A time number nearer to zero is a difference in seconds to the previous record (CT-S2)."""

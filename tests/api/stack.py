@@ -39,10 +39,12 @@ from engine.partitions import all_keys
 from engine.replies import Replies
 from engine.stores.answers import Answers
 from engine.stores.attribute_store import Attributes
+from engine.stores.claims import Claims
 from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
 from engine.stores.memory import MemoryTimeseries
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, Credential, Device, Registry, Tenant
+from engine.stores.rollouts import Rollouts
 from engine.wire import Wire
 from engine.worker import Worker, WorkerParts
 from nodes.catalogue import Catalogue
@@ -71,6 +73,8 @@ class Stack:
         self.attributes = Attributes(self.wire, PARTITIONS)
         self.answers = Answers(self.wire, PARTITIONS)
         self.firmware = Firmware(self.redis)
+        self.claims = Claims(self.redis)
+        self.rollouts = Rollouts(self.redis)
         self.dead = DeadLetters(self.wire, PARTITIONS)
         self.store = MemoryTimeseries()
         self.chains = ChainRepository(self.redis, Catalogue())
@@ -95,7 +99,7 @@ class Stack:
             worker = Worker(
                 WorkerParts(
                     url=self.url, name=f"w-{new_id()}", partitions=PARTITIONS, plans=plans, store=self.store,
-                    store_name="memory", product=self._product, secret=lambda tenant, name: None,
+                    product=self._product, secret=lambda tenant, name: None,
                 )
             )  # fmt: skip
             await worker.start()
@@ -181,12 +185,12 @@ class Stack:
     async def latest(self, device: Device) -> dict[str, Any]:
         """Latest values by key, after everything was run."""
         await self.idle()
-        return {point.key: point.value for point in await self.store.latest(TENANT, device.id)}
+        return {point.key: point.value for point in await self.store.latest(TENANT, [device.id])}
 
     async def points(self, device: Device) -> list[tuple[str, int, Any]]:
         """The latest points as (key, ts_ms, value), after everything was run."""
         await self.idle()
-        return [(point.key, point.ts_ms, point.value) for point in await self.store.latest(TENANT, device.id)]
+        return [(point.key, point.ts_ms, point.value) for point in await self.store.latest(TENANT, [device.id])]
 
     async def attributes_of(self, device: Device) -> dict[str, dict[str, Any]]:
         """Attribute values by scope and key, after everything was run."""

@@ -13,6 +13,7 @@ import redis.asyncio as redis
 
 from api import auth as auth_module
 from api.auth import UNKNOWN, DeviceAuth, token_print
+from engine.node import Product
 from engine.stores.registry import ACCESS_TOKEN, SEQUENCE, Credential, Device, Registry, Tenant
 from tests.engine.toy import until
 
@@ -167,3 +168,58 @@ async def test_a_credential_is_not_remembered_longer_than_its_device(site: Site)
     await site.registry.delete_device("acme", "d1")
     await until(lambda: site.told[-1] == "d1")
     assert await site.auth.find(PRINT) is None
+
+
+async def test_a_replaced_credential_is_forgotten_although_the_change_was_read_before_it_was_told(site: Site) -> None:
+    await site.auth.find(PRINT)
+    await site.auth._beats.stop()
+    await site.auth._subscriber.stop()
+    await site.put("d1", "T2")
+    await site.auth.find(OTHER)
+    site.auth._change("", b"%d device d1" % int(await site.redis.get(SEQUENCE)))
+    assert site.auth.known(PRINT) is UNKNOWN
+
+
+async def test_names_are_known_within_their_tenant_until_the_device_changes(site: Site) -> None:
+    await site.registry.put_tenant(Tenant(name="other"))
+    theirs = await site.registry.put_device(Device(id="x1", tenant="other", name="d1"))
+    mine = await site.registry.find_device("d1")
+    assert site.auth.known_name("acme", "d1") is UNKNOWN
+    assert await site.auth.find_names("acme", ["d1", "nobody"]) == {"d1": mine}
+    assert await site.auth.find_names("other", ["d1"]) == {"d1": theirs}
+    assert await site.auth.find_names("nobody", ["d1"]) == {}
+    assert (site.auth.known_name("acme", "d1"), site.auth.known_name("other", "d1")) == (mine, theirs)
+    await site.registry.put_device(msgspec.structs.replace(mine, name="renamed"))
+    await until(lambda: site.auth.known_name("acme", "d1") is UNKNOWN)
+    assert site.auth.known_name("other", "d1") == theirs
+    renamed = await site.registry.find_device("d1")
+    assert await site.auth.find_names("acme", ["d1", "renamed"]) == {"renamed": renamed}
+    await site.registry.delete_device("acme", "d1")
+    await until(lambda: site.auth.known_name("acme", "renamed") is UNKNOWN)
+    site.auth._lost()
+    assert site.auth.known_name("other", "d1") is UNKNOWN
+
+
+async def test_names_are_not_remembered_longer_than_their_devices(site: Site) -> None:
+    for i in range(5):
+        await site.put(f"n{i}")
+        await site.auth.find_names("acme", [f"n{i}"])
+    known = [site.auth.known_name("acme", f"n{i}") is not UNKNOWN for i in range(5)]
+    assert known == [False, False, True, True, True]
+
+
+async def test_products_are_known_to_their_tenant_until_they_change(site: Site) -> None:
+    assert site.auth.known_product("acme", "p1") is UNKNOWN
+    assert await site.auth.find_product("acme", "p1") is None
+    assert site.auth.known_product("acme", "p1") is None
+    first = await site.registry.put_product(Product(id="p1", tenant="acme"))
+    await until(lambda: site.auth.known_product("acme", "p1") is UNKNOWN)
+    assert await site.auth.find_product("acme", "p1") == first
+    assert site.auth.known_product("acme", "p1") == first
+    assert site.auth.known_product("other", "p1") is None
+    assert await site.auth.find_product("other", "p1") is None
+    second = await site.registry.put_product(Product(id="p1", tenant="acme", facets={"payload": "json"}))
+    await until(lambda: site.auth.known_product("acme", "p1") is UNKNOWN)
+    assert await site.auth.find_product("acme", "p1") == second
+    site.auth._lost()
+    assert site.auth.known_product("acme", "p1") is UNKNOWN

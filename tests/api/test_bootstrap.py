@@ -11,9 +11,16 @@ import pytest
 import pytest_asyncio
 from jsonschema import Draft202012Validator
 
-from api.bootstrap import Summary, apply, bootstrap_schema
-from api.demo import demo_document
+from api.accounts import Accounts
+from api.bootstrap import Stores, Summary, apply, bootstrap_schema
+from api.bootstrap_firmware import Packages
+from api.demo import OPERATOR, demo_document
+from api.login_throttle import LoginThrottle
+from api.passwords import Passwords
 from engine.errors import InvalidDocument, NotFound
+from engine.stores.apps.activations import Activations
+from engine.stores.apps.apps import Apps
+from engine.stores.people import People
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, SEQUENCE, Tenant, digest
 from tests.api.stack import Stack
 
@@ -47,7 +54,14 @@ async def stack(redis_url: str) -> AsyncIterator[Stack]:
 
 
 async def put(stack: Stack, document: Any, **options: Any) -> Summary:
-    return await apply(document, stack.registry, stack.chains, **options)
+    passwords = Passwords()
+    try:
+        accounts = Accounts(People(stack.redis), passwords, LoginThrottle(stack.redis, "person"))
+        packages = Packages(stack.firmware, stack.rollouts)
+        stores = Stores(accounts, Apps(stack.redis, stack.registry), Activations(stack.redis), packages)
+        return await apply(document, stack.registry, stack.chains, stores, **options)
+    finally:
+        passwords.close()
 
 
 async def findings(stack: Stack, document: Any) -> dict[str, str]:
@@ -161,6 +175,41 @@ async def test_what_belongs_to_others_is_told_with_its_place(stack: Stack) -> No
     assert "unknown kind" in (await findings(stack, document))["/devices/0/credentials/0/kind"]
 
 
+async def test_people_are_made_and_changed_and_nothing_is_when_nothing_differs(stack: Stack) -> None:
+    people = People(stack.redis)
+    ada = {"tenant": "one", "username": "ada", "password": "secret-1"}
+    assert (await put(stack, changed(people=[ada]))).people == ["ada"]
+    made = await people.named("ada")
+    assert made is not None
+    assert (made.role, made.enabled) == ("tenant_admin", True)
+    for change, ends in (({}, 0), ({"role": "customer"}, 1), ({"enabled": False}, 1), ({"password": "secret-2"}, 1)):
+        ada |= change  # type: ignore[assignment]
+        summary = await put(stack, changed(people=[ada]))
+        assert summary.people == (["ada"] if change else [])
+        now = await people.named("ada")
+        assert now is not None
+        assert now.generation == made.generation + ends
+        made = now
+    assert (made.role, made.enabled) == ("customer", False)
+
+
+async def test_people_that_do_not_hold(stack: Stack) -> None:
+    ada = {"tenant": "one", "username": "ada", "password": "secret-1"}
+    assert (await findings(stack, changed(people=[ada, {**ada, "username": "ADA"}])))["/people/1"] == (
+        "the user name 'ada' stands at /people/0 already"
+    )
+    assert "/people/0/tenant" in await findings(stack, changed(people=[{**ada, "tenant": "none"}]))
+    assert "/people/0/role" in await findings(stack, changed(people=[{**ada, "role": "king"}]))
+    assert await findings(stack, changed(people=[{**ada, "password": "short"}])) == {
+        "/people/0/password": "a password has 6 to 1000 characters"
+    }
+    await put(stack, changed(people=[ada]))
+    taken = await findings(stack, changed(people=[{**ada, "tenant": "two"}]))
+    assert taken == {"/people/0": "another tenant's person has the name 'ada'"}
+    with pytest.raises(InvalidDocument, match="cannot be made here"):
+        await apply(changed(people=[ada]), stack.registry, stack.chains)
+
+
 async def test_the_published_schema_takes_what_is_applied() -> None:
     schema = bootstrap_schema()
     Draft202012Validator.check_schema(schema)
@@ -171,11 +220,13 @@ async def test_the_published_schema_takes_what_is_applied() -> None:
 async def test_demo_secrets_are_fresh_unless_known() -> None:
     document, secrets = demo_document()
     other = demo_document()[1]
-    assert set(secrets) == {"thingsboard", "cloudthing"}
+    assert set(secrets) == {"thingsboard", "cloudthing", "operator", "thethingsio"}
     assert set(secrets["thingsboard"]) == {"token", "id"}
     assert set(secrets["cloudthing"]) == {"tenant", "device_id", "token"}
     assert secrets["thingsboard"]["token"] != other["thingsboard"]["token"]
     assert secrets["cloudthing"]["token"] != other["cloudthing"]["token"]
+    assert secrets["operator"]["username"] == OPERATOR
+    assert secrets["operator"]["password"] != other["operator"]["password"]
     assert demo_document(secrets) == (document, secrets)
 
 
@@ -211,7 +262,7 @@ async def test_the_demo_shows_a_point_an_alarm_and_an_answer(stack: Stack) -> No
         return [f"{alarm.type} {alarm.status}" for alarm in page.alarms]
 
     await send("POST_TELEMETRY_REQUEST", {"temperature": 42})
-    [point] = await stack.store.latest("demo", device.id)
+    [point] = await stack.store.latest("demo", [device.id])
     assert (point.key, point.value) == ("temperature", 42)
     assert await alarms() == ["Too hot ACTIVE_UNACK"]
     await send("POST_TELEMETRY_REQUEST", {"temperature": 20, "humidity": 80})
@@ -223,9 +274,44 @@ async def test_the_demo_shows_a_point_an_alarm_and_an_answer(stack: Stack) -> No
     device = await stack.registry.find_external(secrets["cloudthing"]["device_id"])
     assert device is not None
     await send("RAW_UPLINK", b"\x01\xa4", ct="custom", productId="demo-sensor")
-    [point] = await stack.store.latest("demo", device.id)
+    [point] = await stack.store.latest("demo", [device.id])
     assert (point.key, point.value) == ("temperature", 42.0)
     assert await stack.dead.list("demo") == []
+
+
+@pytest.mark.spec("G-26", "TB-60")
+async def test_firmware_and_who_has_it(stack: Stack) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    document["firmware"] = [
+        {"tenant": "one", "product": "meter", "id": "v1", "title": "fw", "data_b64": "AAH/", "assigned": True},
+        {
+            "tenant": "one", "product": "meter", "id": "v2", "url": "https://example.com/v2", "devices": ["Meter 1"],
+            "algorithm": "MD5", "checksum": "00ff", "size": 5,
+        },
+    ]  # fmt: skip
+    assert (await put(stack, document)).firmware == ["meter/v1", "meter/v2"]
+    first, second = await stack.firmware.list("meter")
+    assert (first.title, first.version, first.size, second.url) == ("fw", "v1", 3, "https://example.com/v2")
+    assert await stack.rollouts.of_product("meter") == {"FIRMWARE": "v1"}
+    assert await stack.rollouts.of_device("m-1", "meter") == {"FIRMWARE": ("v2", True)}
+    assert await put(stack, document) == Summary()
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"data_b64": "!"}, "/firmware/0/data_b64"),
+        ({"data_b64": "AAH+"}, "/firmware/0"),
+        ({"product": "other"}, "/firmware/0"),
+        ({"tenant": "three"}, "/firmware/0/tenant"),
+        ({"devices": ["nobody"]}, "/firmware/0"),
+        ({"kind": "OTHER"}, "/firmware/0/kind"),
+        ({"checksum": "00"}, "/firmware/0?checksum"),
+        ({"id": "v2"}, "/firmware/1"),
+    ]
+    for change, place in wrong:
+        changed = copy.deepcopy(document)
+        changed["firmware"][0] |= change
+        assert list(await findings(stack, changed)) == [place], change
+    document["firmware"][0]["devices"] = ["Lamp"]
+    document["firmware"][0]["tenant"] = "two"
+    assert list(await findings(stack, document)) == ["/firmware/0"]
 
 
 async def test_networks_of_products_and_ids_of_devices(stack: Stack) -> None:

@@ -114,7 +114,7 @@ async def test_waiting_for_the_end_tells_success_failure_and_time(redis_url: str
             )
 
         assert await stack.intake.submit_and_wait([told({"a": 1}), told({"a": 2})], 5) == ""
-        assert [point.value for point in await stack.store.latest("acme", device.id)] == [2]
+        assert [point.value for point in await stack.store.latest("acme", [device.id])] == [2]
         failure = await stack.intake.submit_and_wait([told({"a": 1}), told([1])], 5)
         assert "telemetry is an object" in failure
         assert stack.replies.waiting == {}

@@ -14,7 +14,7 @@ import pytest
 
 from api.embedded_redis import find_binary
 from tests.api.test_up import COMMAND, environment
-from tests.services import free_port
+from tests.services import free_port, running_influx
 
 
 @contextmanager
@@ -56,6 +56,25 @@ def test_a_redis_that_throws_keys_away_is_refused_by_every_role(role: str, tmp_p
     with redis_server(tmp_path / "redis", *options) as url:
         wait_for(url)
         assert "set `maxmemory-policy noeviction`" in refused(tmp_path / "data", role, RULEMILL_REDIS_URL=url)
+
+
+def test_an_influxdb_that_does_not_let_us_in_is_told_by_every_role(tmp_path: Path) -> None:
+    folder = tmp_path / "influx"
+    folder.mkdir()
+    with (
+        redis_server(tmp_path / "redis", "--appendonly", "yes") as redis_url,
+        running_influx(folder, "http.auth-enabled = true") as influx,
+    ):
+        wait_for(redis_url)
+        root = {"q": "CREATE USER root WITH PASSWORD 'r00t' WITH ALL PRIVILEGES"}
+        httpx.post(f"{influx.url}/query", data=root).raise_for_status()
+        secret = {"RULEMILL_INFLUX_USERNAME": "joe", "RULEMILL_INFLUX_PASSWORD": "s3cret"}
+        for role in ("up", "api", "worker"):
+            said = refused(
+                tmp_path / "data", role, RULEMILL_REDIS_URL=redis_url, RULEMILL_INFLUX_URL=influx.url, **secret
+            )
+            assert "InfluxDB refuses the credentials or the right (401)" in said
+            assert "s3cret" not in said
 
 
 def test_an_api_apart_says_where_it_is_and_lets_its_operator_in(tmp_path: Path) -> None:

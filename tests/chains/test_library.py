@@ -28,6 +28,8 @@ def way(*relations: str) -> str:
         (["Raw uplink"], "decode"),
         (["Raw uplink", "Success", "Post telemetry"], "save_timeseries"),
         (["Raw uplink", "Failure"], "log"),
+        (["Parse request"], "decode"),
+        (["Parse request", "Success"], "rpc_reply"),
         (["Post telemetry"], "save_timeseries"),
         (["Post attributes"], "save_attributes"),
         (["RPC Request from Device"], "log"),
@@ -36,6 +38,9 @@ def way(*relations: str) -> str:
         (["Device event", "Success"], "event_function"),
         (["Device event", "Success", "Success"], "rpc_reply"),
         (["Command response"], "log"),
+        (["Inactivity Event"], "log"),
+        (["RPC Expired"], "log"),
+        (["RPC Failed"], "log"),
         (["Other"], "log"),
     ],
 )

@@ -66,6 +66,7 @@ class Bench:
         worker._tasks = []
         await asyncio.to_thread(worker._leases.stop)
         await worker._deployed.stop()
+        await worker._store_state.stop()
         await worker._wire.close()
         await worker._side.close()
         self.workers.remove(worker)
@@ -89,7 +90,7 @@ class Bench:
         return letters if len(letters) == count else None
 
     async def stored(self, device: str) -> bool:
-        return bool(await self.store.latest("acme", device))
+        return bool(await self.store.latest("acme", [device]))
 
     async def spools_empty(self) -> bool:
         lengths = [await self.client.xlen(keys.points) for keys in all_keys(PARTITIONS)]

@@ -54,6 +54,9 @@ def test_every_listener_has_a_variable(key: str) -> None:
         ),
         ({"RULEMILL_PARTITIONS": "0"}, "partitions", "from 1 to 1024"),
         ({"RULEMILL_DURABILITY": "perhaps"}, "durability", "perhaps"),
+        ({"RULEMILL_INFLUX_URL": "influx:8086"}, "influx_url", "http://host:port"),
+        ({"RULEMILL_INFLUX_URL": "http://h", "RULEMILL_INFLUX_BUCKET": ""}, "influx_url", "not a name"),
+        ({"RULEMILL_INFLUX_TOKEN": "T"}, "influx_token", "influx_url is not"),
     ],
 )
 def test_mistakes_are_named(environment: dict[str, str], where: str, what: str) -> None:

@@ -198,7 +198,7 @@ async def test_a_result_that_cannot_be_carried_fails_its_message_and_holds_nobod
     [letter] = await until(lambda: bench.letters(1))
     assert "cannot be carried" in letter.reason
     await until(bench.spools_empty)
-    assert [point.value for point in await bench.store.latest("acme", "d")] == [2]
+    assert [point.value for point in await bench.store.latest("acme", ["d"])] == [2]
 
 
 async def test_timers_that_are_being_read_make_no_call_for_a_partition_that_is_lost_meanwhile(bench: Bench) -> None:

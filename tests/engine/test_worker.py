@@ -19,7 +19,7 @@ async def test_points_reach_the_store_and_leave_no_trace_in_redis(bench: Bench) 
     await bench.ingress.submit([message(f"d{i}", {"t": i}) for i in range(100)])
     await until(bench.drained)
     await until(bench.spools_empty)
-    latest = await bench.store.latest("acme", "d7")
+    latest = await bench.store.latest("acme", ["d7"])
     assert [(point.key, point.value) for point in latest] == [("t", 7)]
 
 
@@ -249,4 +249,4 @@ async def test_messages_end_on_the_deployment_they_began_with(bench: Bench) -> N
     await bench.ingress.submit([message("new", {})])
     for device, version in (("old", 1), ("new", 2)):
         await until(lambda device=device: bench.stored(device))
-        assert (await bench.store.latest("acme", device))[0].value == version
+        assert (await bench.store.latest("acme", [device]))[0].value == version

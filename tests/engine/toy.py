@@ -137,7 +137,7 @@ def worker(url: str, plans: Plans, store: Any, name: str = "w1", partitions: int
 
     return Worker(
         WorkerParts(
-            url=url, name=name, partitions=partitions, plans=plans, store=store, store_name="memory",
+            url=url, name=name, partitions=partitions, plans=plans, store=store,
             product=product, secret=lambda tenant, name: None,
         )
     )  # fmt: skip

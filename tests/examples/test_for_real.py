@@ -57,7 +57,7 @@ async def send(stack: Stack, device: Device, type: str, data: Any, **metadata: s
 
 async def latest(stack: Stack, device: Device) -> dict[str, Any]:
     await stack.idle()
-    return {point.key: point.value for point in await stack.store.latest(device.tenant, device.id)}
+    return {point.key: point.value for point in await stack.store.latest(device.tenant, [device.id])}
 
 
 async def alarms(stack: Stack, device: Device) -> list[tuple[str, str]]:

@@ -13,6 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 TENANT = "faults"
 CHAIN = {
     "tenant": TENANT,
@@ -135,8 +137,18 @@ class Server:
 
     def stored(self) -> Counter[tuple[str, int]]:
         """(device, ts) of all stored points, with how many keys there are."""
+        if url := self._settings.get("RULEMILL_INFLUX_URL"):
+            return self._points_in_influx(url)
         with sqlite3.connect(self.data / "telemetry.db") as database:
             return Counter(dict(self._points(database)))
+
+    @staticmethod
+    def _points_in_influx(url: str) -> Counter[tuple[str, int]]:
+        query = {"db": "rulemill", "epoch": "ms", "q": 'SELECT t FROM ts_kv GROUP BY device, "key"'}
+        answer = httpx.get(f"{url}/query", params=query, timeout=30)
+        answer.raise_for_status()
+        series = answer.json()["results"][0].get("series", [])
+        return Counter((one["tags"]["device"], row[0]) for one in series for row in one["values"])
 
     def _points(self, database: sqlite3.Connection) -> dict[tuple[str, int], int]:
         names = dict(database.execute("SELECT id, name FROM device_name").fetchall())

@@ -16,6 +16,7 @@ from engine import leases
 from engine.message import Message, now_ms
 from engine.outcomes import Command, Outcomes, Write
 from engine.stores.sqlite import SqliteTimeseries
+from engine.stores.timeseries import Timeseries
 from tests.engine.bench import PARTITIONS
 from tests.engine.toy import Delay, Do, Plans, Save, plan, worker
 
@@ -39,6 +40,15 @@ def deadly(log: int) -> Any:
     return run
 
 
+def store_for(log: str) -> Timeseries:
+    """InfluxDB if the test names one, else a file beside the log."""
+    if url := os.environ.get("RULEMILL_TEST_STORE", ""):
+        from engine.stores.influx import InfluxTimeseries
+
+        return InfluxTimeseries(url)
+    return SqliteTimeseries(f"{log}.db")
+
+
 async def main(url: str, name: str, log: str) -> None:
     # A frozen worker's lease must run out while the test watches.
     leases.LIFE_MS = int(os.environ.get("RULEMILL_TEST_LEASE_MS", leases.LIFE_MS))
@@ -50,7 +60,7 @@ async def main(url: str, name: str, log: str) -> None:
         ("wait", Delay(50), {"timer": ["save"]}),
         rounds=True,
     )
-    made = worker(url, Plans(chain), SqliteTimeseries(f"{log}.db"), name, PARTITIONS)
+    made = worker(url, Plans(chain), store_for(log), name, PARTITIONS)
     await made.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

@@ -19,6 +19,7 @@ async def test_each_type_goes_its_way() -> None:
         "RAW_UPLINK": "Raw uplink",
         "DEVICE_EVENT": "Device event",
         "COMMAND_RESPONSE": "Command response",
+        "PARSE_REQUEST": "Parse request",
         "CONNECT_EVENT": "Connect Event",
         "ALARM_ACK": "Alarm Acknowledged",
         "ALARM_DELETE": "Other",

@@ -105,3 +105,16 @@ async def test_what_is_no_command_fails_alone(data: Any, metadata: dict[str, str
     assert list(out.failed) == [1]
     assert reason in out.failed[1]
     assert list(out.parked) == [0]
+
+
+@pytest.mark.spec("TB-X4")
+@pytest.mark.parametrize("oneway", ["true", "false"])
+async def test_the_command_of_a_kept_call_names_it_and_may_wait_a_month(oneway: str) -> None:
+    month = 30 * 86_400_000
+    metadata = {"persistent": "true", "requestUUID": "c1", "oneway": oneway, "expirationTime": str(NOW_MS + 2 * month)}
+    out = await run(build(RpcRequest), call(metadata=metadata), call(metadata={**metadata, "persistent": "false"}))
+    commands = [effect for _, effect in out.effects if isinstance(effect, Command)]
+    commands += [park.command for park in out.parked.values() if park.command is not None]
+    assert [(each.call, each.expires_ms) for each in commands] == [
+        ("c1", NOW_MS + month), ("", NOW_MS + 86_400_000),
+    ]  # fmt: skip

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from api.command_watch import CommandsWatch
 from api.dialects.cloudthing import data
 from api.dialects.cloudthing.payloads import as_bytes, as_listed
-from api.dialects.cloudthing.service import CloudThing, print_of
+from api.dialects.cloudthing.service import DIALECT, CloudThing, print_of
 from api.transports.coap import (
     CBOR,
     CHANGED,
@@ -30,8 +30,6 @@ from engine.stores.commands import Pending
 from engine.stores.registry import Device
 
 MAX_BODY_BYTES: Final = 1024 * 1024
-LOOK_AGAIN_S: Final = 30.0
-"""How often a device that observes is looked at without a hint: for commands, and whether it still may."""
 
 _FORMATS: Final = {JSON: data.JSON, CBOR: data.CBOR, OCTETS: data.PROTO}
 _CONTENT_TYPES: Final = {JSON: "application/json", CBOR: "application/cbor", OCTETS: "application/octet-stream"}
@@ -107,61 +105,28 @@ class CloudThingCoap:
         return _listed(entries)
 
     async def _watch(self, request: Request, names: dict[str, str]) -> CommandsWatch:
-        return CommandsWatch(self._service, await self._device(request, names), request.query.get("t", ""))
+        service, device = self._service, await self._device(request, names)
+        token = request.query.get("t", "")
+
+        async def admit() -> None:
+            await _device(service, device.external_id, token)
+
+        def ended(watch: CommandsWatch) -> None:
+            service.logins.remove(watch)
+            service.intake.went(device, DIALECT, "coap", "observes no more", holds=False)
+
+        watch = CommandsWatch(
+            service.commands, service.live, device, first=Response(CONTENT, b"[]", JSON), admit=admit,
+            shown=lambda entry: _listed([entry]), ended=ended,
+        )  # fmt: skip
+        service.logins.add(watch)
+        service.intake.came(device, DIALECT, "coap", holds=False)
+        return watch
 
     async def _device(self, request: Request, names: dict[str, str]) -> Device:
-        return await _device(self._service, names["deviceId"], request.query.get("t", ""))
-
-
-class CommandsWatch:
-    """A device that observes its commands: one in each notification, delivered once the device has confirmed it."""
-
-    first = Response(CONTENT, b"[]", JSON)
-
-    def __init__(self, service: CloudThing, device: Device, token: str) -> None:
-        self.scope = device.id
-        self._service = service
-        self._device = device
-        self._token = token
-        self._sent: Pending | None = None
-        self._wake = asyncio.Event()
-        self._ends: list[Callable[[], None]] = [
-            service.live.listen(device.id, self._heard), service.live.on_lost(self._wake.set)
-        ]  # fmt: skip
-        service.logins.add(self)
-
-    async def next(self) -> Response:
-        """The next command; 4.01 or 4.03 as soon as the device may no longer ask."""
-        commands, device = self._service.commands, self._device
-        if self._sent is not None:
-            await commands.delivered(device.tenant, device.id, self._sent)
-            self._sent = None
-        while True:
-            self._wake.clear()
-            await _device(self._service, device.external_id, self._token)
-            for entry in await commands.undelivered(device.tenant, device.id):
-                self._sent = entry
-                return _listed([entry])
-            try:
-                async with asyncio.timeout(LOOK_AGAIN_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass  # a hint may be lost
-
-    def close(self) -> None:
-        """Look no more."""
-        for end in self._ends:
-            end()
-        self._ends = []
-        self._service.logins.remove(self)
-
-    async def verify(self) -> None:
-        """The device was changed: `next` looks whether it still may."""
-        self._wake.set()
-
-    def _heard(self, kind: str, _: Any) -> None:
-        if kind == "command":
-            self._wake.set()
+        device = await _device(self._service, names["deviceId"], request.query.get("t", ""))
+        self._service.intake.heard(device)
+        return device
 
 
 async def _device(service: CloudThing, device_id: str, token: str) -> Device:

@@ -18,7 +18,7 @@ async def image(firmware: Firmware, product: str, id: str, request: Request) -> 
         found = await firmware.get(product, id) if product else None
     except NotFound:
         found = None
-    if found is None:
+    if found is None or found.url:
         raise HttpError(404, "the device's product has no such firmware")
     tag = f'"{found.md5}"'.encode()
     headers: list[Header] = [

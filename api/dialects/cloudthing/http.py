@@ -178,6 +178,7 @@ class CloudThingHttp:
             raise HttpError(403, "the path is another device's")
         if not device.enabled:
             raise HttpError(403, "the device is disabled")
+        self._service.intake.heard(device)
         return device
 
 

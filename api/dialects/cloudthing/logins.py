@@ -8,6 +8,8 @@ from typing import Final, Protocol
 
 from redis.exceptions import RedisError
 
+from engine.service import end
+
 log = logging.getLogger("rulemill.cloudthing")
 
 TRY_AGAIN_S: Final = 1.0
@@ -54,8 +56,7 @@ class Logins:
     async def stop(self) -> None:
         """Look no more."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
 
     async def _verify(self) -> None:
         try:

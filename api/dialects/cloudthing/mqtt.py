@@ -8,8 +8,9 @@ from typing import Final
 
 from api.auth import Unknown
 from api.dialects.cloudthing.data import format_of_query
+from api.dialects.cloudthing.deliveries import give_answer
 from api.dialects.cloudthing.payloads import as_bytes
-from api.dialects.cloudthing.service import CloudThing, print_of
+from api.dialects.cloudthing.service import DIALECT, CloudThing, print_of
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Peer, Refusal, Session
 from api.transports.mqtt.packets import BAD_LOGIN, NOT_AUTHORISED, SUBSCRIPTION_REFUSED, Connect
 from api.transports.mqtt.topics import topic_fault
@@ -73,6 +74,7 @@ class DeviceLogin:
         """Keep the way back."""
         self._session = session
         self._service.logins.add(self)
+        self._service.intake.came(self._device, DIALECT, "mqtt")
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> Accepted | Drop | Close:
         """Data, an event or an answer to a command (CT-22, CT-25, CT-S4); any other topic is not the device's."""
@@ -84,6 +86,7 @@ class DeviceLogin:
         else:
             return Close("the credentials hold no longer")
         device, root = self._device, self._root
+        self._service.intake.heard(device)
         if not topic.startswith(root):
             return Close(f"topic {topic[:100]!r} is not of device {device.external_id}")
         name, _, query = topic[len(root) :].partition("?")
@@ -117,6 +120,7 @@ class DeviceLogin:
 
     def closed(self, reason: CloseReason) -> None:
         """Deliver no more."""
+        self._service.intake.went(self._device, DIALECT, "mqtt", reason)
         self._session = None
         self._service.logins.remove(self)
         if self._detach is not None:
@@ -189,5 +193,5 @@ async def _pass_on(service: CloudThing, device_id: str, event_id: str, waiting: 
         return
     if answer.error:
         log.info("event %r of device %s was answered with an error: %s", event_id, device_id, answer.error)
-    elif not service.deliveries.answer(device_id, event_id, as_bytes(answer.data).body):
+    elif not give_answer(service.deliveries, device_id, event_id, as_bytes(answer.data).body):
         log.info("nobody is subscribed to the answer to event %r of device %s", event_id, device_id)

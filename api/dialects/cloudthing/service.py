@@ -10,17 +10,19 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from api.auth import DeviceAuth, token_print
+from api.deliveries import Deliveries
 from api.dialects.cloudthing.data import drafts
-from api.dialects.cloudthing.deliveries import Deliveries
-from api.dialects.cloudthing.keepalives import KeepAlives
+from api.dialects.cloudthing.deliveries import Receiver, give
 from api.dialects.cloudthing.logins import Logins
 from api.dialects.cloudthing.payloads import as_value
 from api.dialects.cloudthing.products import Products
 from api.dialects.cloudthing.tenants import Tenants
 from api.intake import Intake
+from api.keepalives import KeepAlives
 from api.live import Live
 from engine.message import Message, new_id
 from engine.replies import Replies
+from engine.service import end_all
 from engine.stores.answers import Answers
 from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
@@ -61,7 +63,7 @@ class CloudThing:
         self.event_timeout_s = event_timeout_s
         self.products = Products(registry.product)
         self.tenants = Tenants(registry.tenant)
-        self.deliveries = Deliveries(commands, live)
+        self.deliveries: Deliveries[Receiver] = Deliveries(commands, live, give)
         self.logins = Logins()
         self.keepalives = KeepAlives()
         self.registry = registry
@@ -74,7 +76,7 @@ class CloudThing:
     async def start(self) -> None:
         """Hear of changes; raises redis ConnectionError when Redis is away."""
         await self._changes.start()
-        self._ends = [self.auth.on_change(self._device_changed), self.live.on_lost(self.deliveries.wake_all)]
+        self._ends = [self.auth.on_change(self._device_changed)]
 
     async def stop(self) -> None:
         """End what goes on in the background."""
@@ -83,9 +85,7 @@ class CloudThing:
         self._ends = []
         await self._changes.stop()
         self.keepalives.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
         await self.deliveries.stop()
         await self.logins.stop()
 
@@ -117,6 +117,7 @@ class CloudThing:
         formats = self.products.known(device.tenant, device.product)
         if formats is None:
             self._read_product(device.tenant, device.product)
+        self.intake.heard(device)
         received_ms = self.intake.stamp(device.id)
         made = drafts(ct, body, received_ms, formats, device_id=device.external_id, product_id=device.product)
         message = self.intake.message

@@ -9,32 +9,23 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 
+from api.callback_variables import variables
 from api.dialects.cloudthing.connectors import Connectors, need_transform
-from api.dialects.cloudthing.variables import variables
 from api.networks import Sigfox
-from api.transports.http import JSON, Route
+from api.sigfox import ANSWER_WITHIN_S, MAX_BODY_BYTES, answered, downlink, payload_of, time_ms, wants_answer
+from api.transports.http import Route
 from api.transports.http_exchange import Request, Response
 from engine.errors import BadInput, Refused
 from engine.message import Message
 from engine.replies import Answer
 from engine.stores.links import SIGFOX
 from engine.stores.registry import Device
-from nodes.codecs.downlink import payload_bytes
-from nodes.codecs.records import DIFFERENCE_BELOW, resolve_time
 from nodes.codecs.values import decode_json
 
 log = logging.getLogger("rulemill.cloudthing")
 
-MAX_BODY_BYTES: Final = 1024 * 1024
-MAX_DIGITS: Final = 24
-DOWNLINK_BYTES: Final = 8
-ANSWER_WITHIN_S: Final = 5.0
-"""How long a callback that may be answered waits for the chain."""
-
-_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2})*")
 _NUMBER: Final = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
 _SERVICES: Final = (
     ("acknowledge", frozenset({"infoCode", "infoMessage", "downlinkAck"})),
@@ -85,8 +76,8 @@ class SigfoxCallbacks:
         else:
             need_transform(product)
             message = self._message(device, callback, "RAW_UPLINK", callback.data)
-            if callback.given.get("ack", "").lower() == "true":
-                answer = _answered(callback.id, await self._downlink(request, device, message))
+            if wants_answer(callback.given):
+                answer = answered(callback.id, await self._downlink(request, device, message))
             else:
                 await service.intake.submit([message])
                 answer = Response(204)
@@ -123,7 +114,7 @@ class SigfoxCallbacks:
         commands = self._connectors.service.commands
         for entry in await commands.undelivered(device.tenant, device.id):
             try:
-                found = _eight(entry.command.payload)
+                found = downlink(entry.command.payload)
             except BadInput as error:
                 log.warning("command %r of device %s stays: %s", entry.command.name, device.id, error)
                 continue
@@ -136,28 +127,18 @@ def _read(given: dict[str, str]) -> _Callback:
     id = given.get("id") or given.get("device") or ""
     if not id:
         raise BadInput("id is missing", "/id")
-    ts_ms = _time(given["time"]) if given.get("time") else None
+    ts_ms = time_ms(given)
     data = given.get("data")
     service = ""
     if data is None:
         service = next((name for name, some in _SERVICES if not some.isdisjoint(given)), "")
         if not service:
             raise BadInput("data is missing", "/data")
-    elif not _HEX.fullmatch(data):
-        raise BadInput("data must be an even number of hexadecimal digits", "/data")
-    elif len(data) > MAX_DIGITS:
-        raise BadInput(f"data has more than {MAX_DIGITS} digits", "/data")
+    payload = payload_of(data or "")
     number = given.get("seqNumber", "")
     # Without a time or a number nothing tells the same message sent twice from two equal messages.
     key = f"{service}/{given.get('time', '')}/{number}/{(data or '').lower()}" if ts_ms is not None or number else ""
-    return _Callback(id, ts_ms, bytes.fromhex(data or ""), service, key, given)
-
-
-def _time(text: str) -> int:
-    """Epoch seconds, or milliseconds."""
-    if not _NUMBER.fullmatch(text) or float(text) < DIFFERENCE_BELOW:
-        raise BadInput("time is not in seconds since 1970", "/time")
-    return resolve_time(float(text), 0, "/time")
+    return _Callback(id, ts_ms, payload, service, key, given)
 
 
 def _event(callback: _Callback) -> dict[str, Any]:
@@ -181,20 +162,7 @@ def _replied(device: Device, answer: Answer | None) -> bytes | None:
     if isinstance(data, dict) and "downlinkData" in data:
         data = data["downlinkData"]
     try:
-        return _eight(data)
+        return downlink(data)
     except BadInput as error:
         log.warning("the chain's answer to device %s is no downlink: %s", device.id, error)
         return None
-
-
-def _eight(payload: Any) -> bytes:
-    found = payload_bytes(payload)
-    if len(found) != DOWNLINK_BYTES:
-        raise BadInput(f"a Sigfox downlink has {DOWNLINK_BYTES} bytes, this has {len(found)}")
-    return found
-
-
-def _answered(id: str, downlink: bytes | None) -> Response:
-    if downlink is None:
-        return Response(204)
-    return Response(200, msgspec.json.encode({id.upper(): {"downlinkData": downlink.hex()}}), (JSON,))

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import msgspec
 
 from api.dialects.cloudthing.payloads import as_listed
-from api.dialects.cloudthing.service import CloudThing
+from api.dialects.cloudthing.service import DIALECT, CloudThing
 from api.transports.http_chunks import Chunk, sayable
 from api.transports.http_exchange import Header
 from api.transports.http_feed import Feed
@@ -87,6 +87,7 @@ class CommandStream:
         self._feed = feed
         self.spoke_s = asyncio.get_running_loop().time()
         service.logins.add(self)
+        service.intake.came(self._device, DIALECT, "http")
         self._ends = (service.deliveries.attach(self._device, self), service.keepalives.add(self))
         # The device may have been changed since it was looked up: nobody would have told this stream.
         service.logins.changed(self.scope)
@@ -96,6 +97,7 @@ class CommandStream:
     def _closed(self) -> None:
         self._feed = None
         self._service.logins.remove(self)
+        self._service.intake.went(self._device, DIALECT, "http", "the stream ended")
         for end in self._ends:
             end()
         self._ends = ()

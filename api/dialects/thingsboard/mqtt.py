@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from redis.exceptions import RedisError
 
@@ -13,13 +13,18 @@ from api.live import Recheck
 from api.transports.mqtt.dialect import Peer, Refusal
 from api.transports.mqtt.packets import NOT_AUTHORISED, Connect
 from engine.errors import Refused
+from engine.stores.certificates import prints
 from engine.stores.registry import ACCESS_TOKEN, MQTT_BASIC
 
 
 class ThingsBoardMqtt:
-    """The dialect: logs devices in by access token or MQTT_BASIC. `stop` ends what it watches."""
+    """The dialect: logs devices in by access token or MQTT_BASIC. `stop` ends what it watches.
+
+    `by_certificate` is the same for clients that have proved to own a certificate, whatever their user name (`G-9`).
+    """
 
     def __init__(self, parts: Parts) -> None:
+        self.by_certificate = _ByCertificate(self._known_by)
         self._auth = parts.auth
         self._shared = Shared(parts, self._doubt)
         self._sessions = self._shared.sessions
@@ -35,17 +40,21 @@ class ThingsBoardMqtt:
         self._ends = []
         await self._missed.stop()
         await self._revoked.stop()
+        await self._shared.stop()
 
     async def login(self, connect: Connect, peer: Peer) -> DeviceLogin | Refusal:
         """Log a device in (`TB-X1`); code 5 for a wrong token, as the vendor's server has it (`G-10`)."""
+        return await self._known_by(credentials(connect))
+
+    async def _known_by(self, all_prints: Iterable[str]) -> DeviceLogin | Refusal:
         try:
-            for print_ in credentials(connect):
+            for print_ in all_prints:
                 device = self._auth.known(print_)
                 if isinstance(device, Unknown):
                     device = await self._auth.find(print_)
                 if device is not None:
                     if device.enabled:
-                        return DeviceLogin(self._shared, device, print_)
+                        return DeviceLogin(self._shared, device, print_, await self._shared.encodings.find(device))
                     return Refusal(NOT_AUTHORISED, "the device is disabled")
         except RedisError as error:
             raise Refused(str(error)) from error
@@ -54,11 +63,17 @@ class ThingsBoardMqtt:
     # Changes
 
     def _changed(self, device_id: str) -> None:
-        if not device_id:
+        carried = self._shared.carried
+        if device_id:
+            if device_id in self._sessions:
+                self._doubt(device_id)
+            gateways = carried.get(device_id, set())
+        else:
             self._doubtful.update(self._sessions)
             self._revoked.ask()
-        elif device_id in self._sessions:
-            self._doubt(device_id)
+            gateways = {each for gateways in carried.values() for each in gateways}
+        for gateway in gateways:
+            gateway.doubt(device_id)
 
     def _doubt(self, device_id: str) -> None:
         self._doubtful.add(device_id)
@@ -79,6 +94,17 @@ class ThingsBoardMqtt:
         for logins in list(self._sessions.values()):
             for login in list(logins):
                 await login.catch_up()
+
+
+class _ByCertificate:
+    """Logs a device in by the certificate of its TLS connection."""
+
+    def __init__(self, known_by: Callable[[Iterable[str]], Awaitable[DeviceLogin | Refusal]]) -> None:
+        self._known_by = known_by
+
+    async def login(self, connect: Connect, peer: Peer) -> DeviceLogin | Refusal:
+        """The device of the certificate; code 5 where it is nobody's (`G-10`)."""
+        return await self._known_by(prints(peer.certificate) if peer.certificate is not None else ())
 
 
 def credentials(connect: Connect) -> Iterator[str]:

@@ -10,7 +10,11 @@ from api.intake import Intake
 from api.live import Live
 from engine.replies import Replies
 from engine.stores.attribute_store import Attributes
+from engine.stores.claims import Claims
 from engine.stores.commands import Commands
+from engine.stores.firmware import Firmware
+from engine.stores.registry import Registry
+from engine.stores.rollouts import Rollouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,4 +27,8 @@ class Parts:
     commands: Commands
     attributes: Attributes
     live: Live
+    registry: Registry
+    claims: Claims
+    firmware: Firmware
+    rollouts: Rollouts
     settings: Settings = field(default_factory=Settings)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from api.dialects.thingsboard.settings import DIALECT, Settings
 from api.intake import Intake
 from engine.errors import BadInput
 from engine.message import Message
+from engine.node import Product
 from engine.stores.registry import Device
-from nodes.codecs.lenient_json import decode_lenient, tb_cast
-from nodes.event_time import MAX_TS_MS
+from engine.stores.values import MAX_TS_MS
+from nodes.codecs.lenient_json import decode_lenient, decode_members, tb_cast
+
+T = TypeVar("T")
 
 Reading = tuple[int | None, dict[str, Any]]
 """Values of one instant; None is the server's time."""
 
 TELEMETRY: Final = "POST_TELEMETRY_REQUEST"
 ATTRIBUTES: Final = "POST_ATTRIBUTES_REQUEST"
+RAW: Final = "RAW_UPLINK"
 
 
 class Payloads:
@@ -32,32 +36,57 @@ class Payloads:
 
         Empty ones are left out.
         """
-        value = decode_lenient(body, long_as_text=self._cast)
+        return self.telemetry_value(decode_lenient(body, long_as_text=self._cast))
+
+    def telemetry_value(self, value: Any) -> list[Reading]:
+        """The same of a value that is read already."""
         if type(value) is dict:
             ts_ms, values = self._reading(value, "")
             return [(ts_ms, values)] if values else []
+        return self.readings(value)
+
+    def readings(self, value: Any, pointer: str = "") -> list[Reading]:
+        """The same of an array (`TB-7`)."""
         if type(value) is not list:
-            raise BadInput(f"Can't parse value: telemetry is an object or an array of objects, not {_shown(value)}")
+            raise BadInput(
+                f"Can't parse value: telemetry is an object or an array of objects, not {_shown(value)}", pointer
+            )
         instants: dict[int | None, dict[str, Any]] = {}
         for i, each in enumerate(value):
             if type(each) is not dict:
-                raise BadInput(f"Can't parse value: an object is expected, not {_shown(each)}", f"/{i}")
-            ts_ms, values = self._reading(each, f"/{i}")
+                raise BadInput(f"Can't parse value: an object is expected, not {_shown(each)}", f"{pointer}/{i}")
+            ts_ms, values = self._reading(each, f"{pointer}/{i}")
             instants.setdefault(ts_ms, {}).update(values)
         return [(ts_ms, values) for ts_ms, values in instants.items() if values]
 
     def attributes(self, body: bytes) -> dict[str, Any]:
         """The attributes of an object (`TB-15`)."""
-        value = decode_lenient(body, long_as_text=self._cast)
+        return self.attribute_values(decode_lenient(body, long_as_text=self._cast))
+
+    def attribute_values(self, value: Any, pointer: str = "") -> dict[str, Any]:
+        """The same of a value that is read already."""
         if type(value) is not dict:
-            raise BadInput(f"Can't parse value: attributes are an object, not {_shown(value)}")
-        return self._values(value, "")
+            raise BadInput(f"Can't parse value: attributes are an object, not {_shown(value)}", pointer)
+        return self._values(value, pointer)
+
+    def by_device(self, body: bytes) -> dict[str, Any]:
+        """What a gateway says of each device, by name (`TB-X2`); a BadInput where that cannot be read."""
+        return decode_members(body, long_as_text=self._cast)
+
+    def of_device(self, body: bytes) -> tuple[str, dict[str, Any]]:
+        """What a gateway says of one device: the member `device`, and all members (`TB-X2`)."""
+        value = _object(decode_lenient(body), "what a gateway says")
+        name = value.get("device")
+        if type(name) in (int, float) and type(name) is not bool:
+            # A word without quotes may look like a number.
+            name = str(name)
+        if type(name) is not str or not name:
+            raise BadInput("the name of the device is missing, or it is no text", "/device")
+        return name, value
 
     def call(self, body: bytes) -> dict[str, Any]:
         """A call of the device: `{"method": text, "params": anything}` (`TB-S22`)."""
-        value = decode_lenient(body)
-        if type(value) is not dict:
-            raise BadInput(f"a call is an object, not {_shown(value)}")
+        value = _object(decode_lenient(body), "a call")
         if type(value.get("method")) is not str or not value["method"]:
             raise BadInput("the call has no method, or it is no text", "/method")
         if "params" not in value:
@@ -70,9 +99,7 @@ class Payloads:
 
     def wanted(self, body: bytes) -> tuple[list[str] | None, list[str] | None]:
         """Client and shared keys of an attribute request over MQTT (`TB-X1`)."""
-        value = decode_lenient(body) if body.strip() else {}
-        if type(value) is not dict:
-            raise BadInput(f"an attribute request is an object, not {_shown(value)}")
+        value = _object(decode_lenient(body) if body.strip() else {}, "an attribute request")
         found = []
         for name in ("clientKeys", "sharedKeys"):
             text = value.get(name)
@@ -110,6 +137,12 @@ class Payloads:
         return tb_cast(text) if self._cast and text[:1] in _NUMERIC else text
 
 
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise BadInput(f"{what} is an object, not {_shown(value)}")
+    return value
+
+
 _NUMERIC: Final = frozenset("0123456789-.")
 
 
@@ -118,23 +151,40 @@ def keys_of(text: str | None) -> list[str] | None:
     return [key for key in text.split(",") if key] if text else None
 
 
-def visible(
-    attributes: Mapping[Any, Mapping[str, Any]], client: Sequence[str] | None, shared: Sequence[str] | None
-) -> dict[str, dict[str, Any]]:
+def wanted_attributes(
+    attributes: Mapping[Any, Mapping[str, T]], client: Sequence[str] | None, shared: Sequence[str] | None
+) -> dict[str, dict[str, T]]:
     """What a device sees of its attributes: the wanted keys of each scope, all of both when none are named (`TB-S12`).
 
     A scope where nothing was found is left out (`TB-21`). What only the server may see is never there.
     """
     everything = client is None and shared is None
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, T]] = {}
     for name, scope, keys in (("client", "CLIENT", client), ("shared", "SHARED", shared)):
         values = attributes[scope]
         if everything:
             keys = list(values)
-        picked = {key: values[key].value for key in keys or () if key in values}
+        picked = {key: values[key] for key in keys or () if key in values}
         if picked:
             found[name] = picked
     return found
+
+
+def visible(
+    attributes: Mapping[Any, Mapping[str, Any]], client: Sequence[str] | None, shared: Sequence[str] | None
+) -> dict[str, dict[str, Any]]:
+    """The values of `wanted_attributes`."""
+    found = wanted_attributes(attributes, client, shared)
+    return {name: {key: each.value for key, each in values.items()} for name, values in found.items()}
+
+
+UPDATES: Final = frozenset({"attributes", "attributes_deleted"})
+"""What `Live` calls changes of shared attributes."""
+
+
+def update_of(kind: str, body: Any) -> dict[str, Any]:
+    """A change of shared attributes as a device is told it: flat, or `{"deleted": keys}` (`TB-34`)."""
+    return {"deleted": body} if kind == "attributes_deleted" else body
 
 
 def telemetry_messages(intake: Intake, device: Device, readings: Sequence[Reading], transport: str) -> list[Message]:
@@ -147,6 +197,21 @@ def telemetry_messages(intake: Intake, device: Device, readings: Sequence[Readin
         )
         for ts_ms, values in readings
     ]  # fmt: skip
+
+
+def is_custom(product: Product | None) -> bool:
+    """Whether telemetry of the product's devices is bytes for its transform function (`TB-62`)."""
+    return product is not None and product.facets.get("payload") == "custom"
+
+
+def raw_message(intake: Intake, device: Device, body: bytes, transport: str) -> Message:
+    """The message of telemetry that only the product's transform function can read."""
+    if not body:
+        raise BadInput("there are no bytes for the product's transform function")
+    return intake.message(
+        device, RAW, body, dialect=DIALECT, transport=transport, ts_ms=intake.stamp(device.id),
+        metadata={"ct": "custom", "productId": device.product},
+    )  # fmt: skip
 
 
 def attributes_message(intake: Intake, device: Device, values: dict[str, Any], transport: str) -> Message:

@@ -11,18 +11,19 @@ from api.dialects.thingsboard.settings import DIALECT, MAX_MQTT_BYTES, SESSION_M
 from api.intake import Intake
 from engine.message import Message
 from engine.replies import Answer
-from engine.stores.commands import Commands, Pending
+from engine.stores.commands import Pending
 from engine.stores.registry import Device
 
 CALL: Final = "TO_SERVER_RPC_REQUEST"
 SESSION_LIMITS: Final = "getSessionLimits"
 
 
-def own_answer(call: dict[str, Any]) -> Any:
+def own_answer(call: dict[str, Any], device: Device) -> Any:
     """The answer to a call that is for the transport and not for the chain (`TB-X1`); None for every other."""
     if call["method"] != SESSION_LIMITS:
         return None
-    return {"maxPayloadSize": MAX_MQTT_BYTES, "maxInflightMessages": SESSION_MAX_ASKED, "rateLimits": {}}
+    limits = {"maxPayloadSize": MAX_MQTT_BYTES, "maxInflightMessages": SESSION_MAX_ASKED, "rateLimits": {}}
+    return {**limits, "gatewayRateLimits": {}} if device.is_gateway else limits
 
 
 def call_message(
@@ -41,22 +42,10 @@ def rendered(answer: Answer) -> bytes:
     return msgspec.json.encode({"error": answer.error} if answer.error else answer.data)
 
 
-class CommandFeed:
-    """Gives one session the commands of its device that nobody was given yet, each once, oldest first.
+Give = Callable[[Pending], int]
+"""Hands a command to a client; whether it wanted it, or UNCONFIRMED."""
 
-    `send` hands one to the client and tells whether it took it. Not to be run twice at a time.
-    """
 
-    def __init__(self, commands: Commands, device: Device, send: Callable[[Pending], bool]) -> None:
-        self._commands, self._device, self._send = commands, device, send
-        self._last = 0
-
-    async def catch_up(self) -> None:
-        """Give what stands in the queue."""
-        for entry in await self._commands.undelivered(self._device.tenant, self._device.id):
-            await self._give(entry)
-
-    async def _give(self, entry: Pending) -> None:
-        if entry.id > self._last and self._send(entry):
-            self._last = entry.id
-            await self._commands.delivered(self._device.tenant, self._device.id, entry)
+def give(receiver: Give, entry: Pending) -> int:
+    """How `Deliveries` gives a command to a session of this dialect."""
+    return receiver(entry)

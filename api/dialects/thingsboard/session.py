@@ -1,39 +1,39 @@
-"""An MQTT session of a ThingsBoard device: what it may publish and subscribe to, and what it is sent."""
+"""An MQTT session of a ThingsBoard device, whose topics are a table."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
-import msgspec
 from redis.exceptions import RedisError
 
 from api.auth import Unknown
+from api.deliveries import Deliveries
+from api.dialects.thingsboard.children import Children
+from api.dialects.thingsboard.device_topics import DEVICE
+from api.dialects.thingsboard.downlinks import Downlinks
+from api.dialects.thingsboard.downloads import Downloads
+from api.dialects.thingsboard.encodings import Encodings, Forms
+from api.dialects.thingsboard.gateway import Gateway
+from api.dialects.thingsboard.gateway_topics import GATEWAY
 from api.dialects.thingsboard.parts import Parts
-from api.dialects.thingsboard.payload import Payloads, attributes_message, telemetry_messages, visible
-from api.dialects.thingsboard.rpc import CommandFeed, call_message, own_answer, rendered
-from api.dialects.thingsboard.settings import MAX_MQTT_BYTES, SESSION_MAX_ASKED
-from api.dialects.thingsboard.topics import COMMANDS, NUMBERED, PLAIN, UPDATES, Down, Up, subscription
-from api.live import Recheck
+from api.dialects.thingsboard.payload import Payloads
+from api.dialects.thingsboard.rpc import Give, give
+from api.dialects.thingsboard.settings import DIALECT, MAX_MQTT_BYTES, MQTT, SESSION_MAX_ASKED
+from api.dialects.thingsboard.topics import Down, Verdict
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Session
 from api.transports.mqtt.packets import SUBSCRIPTION_REFUSED
+from api.transports.mqtt.reasons import Reason
 from engine.errors import BadInput, Refused
-from engine.message import new_id, now_ms
+from engine.message import Message, new_id
 from engine.replies import Waiting
-from engine.stores.commands import Pending
+from engine.stores.firmware import Image, Kind
 from engine.stores.registry import Device
 
-log = logging.getLogger("rulemill.thingsboard")
-
-TRANSPORT: Final = "mqtt"
-ATTEMPTS: Final = 5
-"""How often what a device asked for is tried while Redis is away, a second apart."""
-
-_PASSED: Final = Accepted()
-_TIMEOUT: Final = b'{"error":"timeout"}'
+_TOO_MANY: Final = Close(f"more than {SESSION_MAX_ASKED} questions without an answer", Reason.QUOTA_EXCEEDED)
 
 
 @dataclass(slots=True)
@@ -43,235 +43,219 @@ class Shared:
     parts: Parts
     doubt: Callable[[str], None]
     """Have the credentials of a device's sessions looked at again."""
-    sessions: dict[str, set[DeviceLogin]] = field(default_factory=dict)
-    """Of each device, those connected here."""
+    sessions: dict[str, dict[DeviceLogin, None]] = field(default_factory=dict)
+    """Of each device, those connected here, the oldest first."""
+    carried: dict[str, set[Gateway]] = field(default_factory=dict)
+    """Of each device, the gateways connected here that speak for it."""
     payloads: Payloads = field(init=False)
+    encodings: Encodings = field(init=False)
+    deliveries: Deliveries[Give] = field(init=False)
+    children: Children = field(init=False)
+    downloads: Downloads = field(default_factory=Downloads)
 
     def __post_init__(self) -> None:
-        self.payloads = Payloads(self.parts.settings)
+        parts = self.parts
+        self.payloads = Payloads(parts.settings)
+        self.encodings = Encodings(parts.auth, self.payloads)
+        self.children = Children(parts.auth, parts.registry, parts.settings)
+        self.deliveries = Deliveries(parts.commands, parts.live, give)
+
+    async def stop(self) -> None:
+        """End what sessions have under way."""
+        await self.deliveries.stop()
+        await self.children.stop()
+        await self.downloads.stop()
 
 
 class DeviceLogin:
-    """A device's MQTT session."""
+    """A device's MQTT session. Handlers of its topics use what is public below `publish`."""
 
     max_payload = MAX_MQTT_BYTES
     may_persist = True
     honours_wills = False
 
     __slots__ = (
-        "_asked", "_calls", "_device", "_feed", "_feeding", "_parts", "_print", "_session", "_shared", "_subscribed",
-        "_unlisten", "_updates_since_ms", "_updating", "scope",
+        "_calls", "_downlinks", "_print", "_session", "_subscribed", "device", "download", "forms", "gateway", "images",
+        "parts", "payloads", "scope", "shared", "topics",
     )  # fmt: skip
 
-    def __init__(self, shared: Shared, device: Device, print_: str) -> None:
+    def __init__(self, shared: Shared, device: Device, print_: str, forms: Forms | None = None) -> None:
         self.scope = device.id
-        self._shared, self._parts = shared, shared.parts
-        self._device, self._print = device, print_
+        self.forms = forms or shared.encodings.plain
+        self.device = device
+        self.topics = GATEWAY if device.is_gateway else DEVICE
+        self.parts, self.payloads = shared.parts, shared.payloads
+        self.shared, self._print = shared, print_
         self._session: Session | None = None
-        self._asked: set[asyncio.Task[None]] = set()
         self._subscribed: dict[str, Down] = {}
-        self._feed = CommandFeed(shared.parts.commands, device, self._send_command)
-        self._feeding = Recheck("commands of an MQTT device", self._feed.catch_up)
+        self._downlinks = Downlinks(self)
+        self.gateway = Gateway(self) if device.is_gateway else None
         self._calls: set[asyncio.Task[None]] = set()
-        self._unlisten: Callable[[], None] | None = None
-        self._updates_since_ms = 0
-        self._updating = Recheck("attributes of an MQTT device", self.catch_up)
+        self.images: dict[tuple[Kind, int], Image] = {}
+        """Of each download that goes on, by kind and number of the request."""
+        self.download: asyncio.Task[None] | None = None
+        """Ends when the last large answer has left."""
 
     def connected(self, session: Session) -> None:
         """The device has its CONNACK."""
         self._session = session
-        self._shared.sessions.setdefault(self._device.id, set()).add(self)
-        known = self._parts.auth.known(self._print)
+        logins = self.shared.sessions.setdefault(self.device.id, {})
+        logins[self] = None
+        if len(logins) > self.parts.settings.max_sessions:
+            # Those that are gone without a word are the oldest, too.
+            next(iter(logins)).kick("the device has too many sessions")
+        self.parts.intake.came(self.device, DIALECT, MQTT)
+        known = self.parts.auth.known(self._print)
         if known is None or isinstance(known, Unknown):
             # Something changed while it logged in.
-            self._shared.doubt(self._device.id)
+            self.shared.doubt(self.device.id)
 
     def closed(self, reason: CloseReason) -> None:
         """The connection ended: nobody is left to be told anything. Answers to commands are still stored."""
-        logins = self._shared.sessions.get(self._device.id, set())
-        logins.discard(self)
+        logins = self.shared.sessions.get(self.device.id, {})
+        logins.pop(self, None)
         if not logins:
-            self._shared.sessions.pop(self._device.id, None)
+            self.shared.sessions.pop(self.device.id, None)
+        self.parts.intake.went(self.device, DIALECT, MQTT, reason)
         self._session = None
         self._subscribed.clear()
-        self._listen()
-        self._feeding.cancel()
-        self._updating.cancel()
+        self._downlinks.stop()
+        if self.gateway is not None:
+            self.gateway.stop()
         for task in self._calls:
             task.cancel()
 
-    # What it publishes
-
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> Accepted | Drop | Close:
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> Verdict:
         """What a publication means. What cannot be read closes the connection, as with the vendor's server."""
+        handle, numbers = self.topics.handler(topic)
+        if handle is None:
+            return Close(f"a device may not publish to {topic[:100]!r}")
+        self.parts.intake.heard(self.device)
+        forms = self.shared.encodings.known(self.device)
+        if forms is None:
+            return Accepted(first=partial(self._publish_soon, topic, payload))
+        self.forms = forms
         try:
-            what = PLAIN.get(topic)
-            if what is Up.TELEMETRY:
-                readings = self._shared.payloads.telemetry(payload)
-                if not readings:
-                    return _PASSED
-                return Accepted(telemetry_messages(self._parts.intake, self._device, readings, TRANSPORT))
-            if what is Up.ATTRIBUTES:
-                values = self._shared.payloads.attributes(payload)
-                if not values:
-                    return _PASSED
-                return Accepted([attributes_message(self._parts.intake, self._device, values, TRANSPORT)])
-            return self._numbered(topic, payload)
+            return handle(self, payload, numbers)
         except BadInput as error:
-            return Close(f"{topic}: {error}")
+            return Close(f"{topic}: {error}", Reason.PAYLOAD_FORMAT_INVALID)
 
-    def _numbered(self, topic: str, payload: bytes) -> Accepted | Close:
-        head, _, last = topic.rpartition("/")
-        kind = NUMBERED.get(head)
-        if kind is None:
-            return Close(f"a device may not publish to {topic!r}")
-        if not (last.isascii() and last.isdecimal() and len(last) <= 18):
-            raise BadInput(f"the topic does not end with a number: {last[:40]!r}")
-        id = int(last)
-        if len(self._asked) >= SESSION_MAX_ASKED:
-            return Close(f"more than {SESSION_MAX_ASKED} questions without an answer")
-        if kind.what is Up.CALL:
-            return self._call(id, self._shared.payloads.call(payload), f"{kind.answer}{id}")
-        if kind.what is Up.ANSWER:
-            self._spawn(self._answer(id, self._shared.payloads.answer(payload)))
-        else:
-            client, shared = self._shared.payloads.wanted(payload)
-            self._spawn(self._tell_attributes(client, shared, f"{kind.answer}{id}"))
-        return _PASSED
+    async def _publish_soon(self, topic: str, payload: bytes) -> Sequence[Message] | Accepted:
+        """The same where the device's product has to be read first."""
+        try:
+            self.forms = await self.shared.encodings.find(self.device)
+        except RedisError as error:
+            raise Refused("Redis does not answer") from error
+        handle, numbers = self.topics.handler(topic)
+        assert handle is not None  # it was found before
+        try:
+            verdict = handle(self, payload, numbers)
+        except BadInput as error:
+            raise BadInput(f"{topic}: {error}") from None
+        if isinstance(verdict, Close):
+            raise BadInput(verdict.reason)
+        if isinstance(verdict, Drop):
+            return Accepted(refused=verdict)
+        return verdict if verdict.first is None else await verdict.first()
 
-    def _call(self, id: int, call: dict[str, Any], answer_topic: str) -> Accepted:
-        own = own_answer(call)
-        if own is not None:
-            self._send(answer_topic, msgspec.json.encode(own))
-            return _PASSED
-        waiting = self._parts.replies.wait()
-        message = call_message(
-            self._parts.intake, self._device, call, TRANSPORT,
-            request=id, session=self._session_id(), reply_to=waiting.to,
-        )  # fmt: skip
+    # What handlers use
+
+    @property
+    def id(self) -> str:
+        """Names the session in metadata (`TB-S23`)."""
+        return self._session.client_id if self._session is not None else new_id()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is there."""
+        return self._session is not None
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What it was sent and has not left yet."""
+        return self._session.unsent_bytes if self._session is not None else 0
+
+    @property
+    def away_since_ms(self) -> int:
+        """Since when the client of a resumed session was away; else 0."""
+        return self._session.away_since_ms if self._session is not None else 0
+
+    def send(self, topic: str, payload: bytes, acked: Callable[[], None] | None = None) -> bool:
+        """Publish to the device at QoS 1 if it subscribed to the topic; whether it did."""
+        return self._session is not None and self._session.send(topic, payload, 1, acked)
+
+    def answer(self, topic: str, payload: bytes, acked: Callable[[], None] | None = None) -> bool:
+        """The same for what the device has just asked for, which it gets without a subscription too."""
+        return self._session is not None and self._session.send(topic, payload, 1, acked, asked=True)
+
+    def work(self, work: Callable[[], Awaitable[None]]) -> Accepted:
+        """Do what a publication asks for, then acknowledge it; done again later while Redis is away."""
+
+        async def first() -> Sequence[Message]:
+            try:
+                await work()
+            except RedisError as error:
+                raise Refused("Redis does not answer") from error
+            return ()
+
+        return Accepted(first=first)
+
+    def wait_for(self, waiting: Waiting, work: Coroutine[Any, Any, None]) -> Close | None:
+        """Do `work` with an answer that may come late, and give it up when the connection ends. None: it began."""
+        if len(self._calls) >= SESSION_MAX_ASKED:
+            work.close()
+            return _TOO_MANY
         waiting.__enter__()
-        task = self._spawn(self._tell_answer(waiting, answer_topic))
+        task = asyncio.create_task(work)
         # Not inside the task: one that is cancelled before it began runs nothing.
         task.add_done_callback(waiting.__exit__)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
-        return Accepted([message])
-
-    def _session_id(self) -> str:
-        return self._session.client_id if self._session is not None else new_id()
-
-    async def _tell_answer(self, waiting: Waiting, topic: str) -> None:
-        answer = await waiting.next(self._parts.settings.rpc_s)
-        self._send(topic, _TIMEOUT if answer is None else rendered(answer))
-
-    async def _tell_attributes(self, client: list[str] | None, shared: list[str] | None, topic: str) -> None:
-        device = self._device
-        found = await _patiently(lambda: self._parts.attributes.read(device.tenant, device.id))
-        self._send(topic, msgspec.json.encode(visible(found, client, shared)))
-
-    async def _answer(self, id: int, body: Any) -> None:
-        device = self._device
-        await _patiently(lambda: self._parts.commands.answer(device.tenant, device.id, id, body))
+        return None
 
     # What it subscribes to
 
     def may_subscribe(self, topic_filter: str) -> int:
         """QoS 1 at most for the device's own topics."""
-        return SUBSCRIPTION_REFUSED if subscription(topic_filter) is None else 1
+        return SUBSCRIPTION_REFUSED if self.topics.subscription(topic_filter) is None else 1
 
     def subscribed(self, topic_filter: str, qos: int) -> None:
-        """Commands that stand in the queue come at once."""
-        what = subscription(topic_filter)
+        """Begin to give what was subscribed to."""
+        what = self.topics.subscription(topic_filter)
         assert what is not None  # it was granted
-        fresh = what not in self._subscribed.values()
         self._subscribed[topic_filter] = what
-        self._listen()
-        if what is Down.COMMANDS:
-            self._feeding.ask()
-        elif what is Down.UPDATES and fresh:
-            away_ms = self._session.away_since_ms if self._session is not None else 0
-            self._updates_since_ms = away_ms or now_ms()
-            if away_ms:
-                # G-11: what changed while the client of a persistent session was away.
-                self._updating.ask()
+        self._want(what)
 
     def unsubscribed(self, topic_filter: str) -> None:
         """What nobody takes is not listened for."""
         self._subscribed.pop(topic_filter, None)
-        self._listen()
+        self._want(None)
 
-    def _wants(self, what: Down) -> bool:
-        return what in self._subscribed.values()
+    def _want(self, fresh: Down | None) -> None:
+        wanted = frozenset(self._subscribed.values())
+        self._downlinks.want(wanted, fresh, self.away_since_ms)
+        if self.gateway is not None:
+            self.gateway.want(wanted, fresh)
 
-    def _listen(self) -> None:
-        wanted = self._wants(Down.COMMANDS) or self._wants(Down.UPDATES)
-        if wanted and self._unlisten is None:
-            self._unlisten = self._parts.live.listen(self._device.id, self._heard)
-        elif not wanted and self._unlisten is not None:
-            self._unlisten()
-            self._unlisten = None
-
-    def _heard(self, kind: str, body: Any) -> None:
-        if kind == "command":
-            if self._wants(Down.COMMANDS):
-                self._feeding.ask()
-        elif self._wants(Down.UPDATES):
-            self._send_update({"deleted": body} if kind == "attributes_deleted" else body)
-
-    # What it is sent
-
-    def _send(self, topic: str, payload: bytes) -> bool:
-        return self._session is not None and self._session.send(topic, payload, 1)
-
-    def _send_command(self, entry: Pending) -> bool:
-        payload = msgspec.json.encode({"method": entry.command.name, "params": entry.command.payload})
-        return any(self._send(f"{topic}{entry.id}", payload) for topic in COMMANDS)
-
-    def _send_update(self, update: dict[str, Any]) -> None:
-        payload = msgspec.json.encode(update)
-        for topic in UPDATES:
-            self._send(topic, payload)
+    # What changes
 
     async def catch_up(self) -> None:
         """Give what may have been missed while the bus was away."""
-        if self._wants(Down.COMMANDS):
-            self._feeding.ask()
-        if self._wants(Down.UPDATES):
-            shared = (await self._parts.attributes.read(self._device.tenant, self._device.id))["SHARED"]
-            since = {key: each.value for key, each in shared.items() if each.ts_ms >= self._updates_since_ms}
-            if since:
-                self._send_update(since)
+        await self._downlinks.catch_up()
+        if self.gateway is not None:
+            await self.gateway.catch_up()
 
     async def verify(self) -> None:
         """Log out if the login would not be accepted any more."""
-        device = await self._parts.auth.find(self._print)
-        if device is not None and device.id == self._device.id and device.enabled:
-            self._device = device
-        elif self._session is not None:
-            self._session.close(CloseReason.KICKED, "the credential was revoked")
+        device = await self.parts.auth.find(self._print)
+        if device is None or device.id != self.device.id or not device.enabled:
+            self.kick("the credential was revoked")
+        elif device.is_gateway != self.device.is_gateway:
+            self.kick("the device became a gateway, or is none any more")
+        else:
+            self.device = device
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._asked.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._asked.discard(task)
-        if task.cancelled() or task.exception() is None:
-            return
-        # The device must not wait for what will not come: it asks again when it is back.
-        log.warning("MQTT device %s is logged out: %s", self._device.id, task.exception())
+    def kick(self, why: str) -> None:
+        """End the session."""
         if self._session is not None:
-            self._session.close(CloseReason.KICKED, "its question cannot be answered now")
-
-
-async def _patiently(call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """What the call gives, tried again while Redis is away."""
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return await call()
-        except (RedisError, Refused) as error:
-            log.warning("an MQTT device waits for Redis: %s", error)
-        await asyncio.sleep(1.0)
-    return await call()
+            self._session.close(CloseReason.KICKED, why)

@@ -1,71 +1,74 @@
-"""ThingsBoard's MQTT topics of a device (`TB-X1`), in their long and short forms."""
+"""What a session may publish and subscribe to, as a table of topics: each row names what is done with it.
+
+A row's topic may have `+` in place of a number: `v2/fw/request/+/chunk/+`. Its handler gets the numbers in their order.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from api.transports.mqtt.dialect import Accepted, Close, Drop
+
+if TYPE_CHECKING:
+    from api.dialects.thingsboard.session import DeviceLogin
 
 LONG: Final = "v1/devices/me/"
 
+MAX_DIGITS: Final = 18
+"""Of a number in a topic."""
 
-class Up(Enum):
-    """What a device publishes."""
+Verdict = Accepted | Drop | Close
+Handler = Callable[["DeviceLogin", bytes, tuple[int, ...]], Verdict]
+"""Deals with a publication: session, payload, numbers of the topic.
 
-    TELEMETRY = "telemetry"
-    ATTRIBUTES = "attributes"
-    ASK_ATTRIBUTES = "a request for attributes"
-    ANSWER = "the answer to a command"
-    CALL = "a call"
+Raises BadInput for a payload that cannot be read: the connection is then closed, as by the vendor's server.
+"""
 
 
 class Down(Enum):
-    """What a device subscribes to."""
+    """What a session is sent where it subscribed to it."""
 
     UPDATES = "changes of shared attributes"
     COMMANDS = "commands"
     ANSWERS = "answers to what it asked"
+    CHILD_UPDATES = "changes of shared attributes of a gateway's devices"
+    CHILD_COMMANDS = "commands to a gateway's devices"
 
 
-class Numbered(NamedTuple):
-    """A topic whose last level is a number: what it is, and where the answer goes (number to be added)."""
+class Topics(NamedTuple):
+    """The topics of one kind of session."""
 
-    what: Up
-    answer: str
+    publish: Mapping[str, Handler]
+    subscribe: Mapping[str, Down]
+    """By topic; where a number stands in the topic, by the filter with `+` there."""
 
+    def handler(self, topic: str) -> tuple[Handler | None, tuple[int, ...]]:
+        """Who deals with a publication, and the numbers in its topic."""
+        found = self.publish.get(topic)
+        if found is not None:
+            # No row is found by its own `+`: a topic with a wildcard never gets here.
+            return found, ()
+        pattern, numbers = _pattern(topic)
+        return (self.publish.get(pattern), numbers) if numbers else (None, ())
 
-PLAIN: Final = {
-    LONG + "telemetry": Up.TELEMETRY,
-    "v2/t": Up.TELEMETRY,
-    "v2/t/j": Up.TELEMETRY,
-    LONG + "attributes": Up.ATTRIBUTES,
-    "v2/a": Up.ATTRIBUTES,
-    "v2/a/j": Up.ATTRIBUTES,
-}
+    def subscription(self, topic_filter: str) -> Down | None:
+        """What a filter is for; None for one that this session may not have.
 
-NUMBERED: Final = {
-    LONG + "attributes/request": Numbered(Up.ASK_ATTRIBUTES, LONG + "attributes/response/"),
-    "v2/a/req": Numbered(Up.ASK_ATTRIBUTES, "v2/a/res/"),
-    LONG + "rpc/response": Numbered(Up.ANSWER, ""),
-    "v2/r/res": Numbered(Up.ANSWER, ""),
-    LONG + "rpc/request": Numbered(Up.CALL, LONG + "rpc/response/"),
-    "v2/r/req": Numbered(Up.CALL, "v2/r/res/"),
-}
-
-UPDATES: Final = (LONG + "attributes", "v2/a")
-COMMANDS: Final = (LONG + "rpc/request/", "v2/r/req/")
-
-_FILTERS: Final = dict.fromkeys(UPDATES, Down.UPDATES)
-_OPEN_FILTERS: Final = {topic.rstrip("/"): Down.COMMANDS for topic in COMMANDS} | {
-    topic.rstrip("/"): Down.ANSWERS
-    for topic in (LONG + "attributes/response/", "v2/a/res/", LONG + "rpc/response/", "v2/r/res/")
-}
+        For a number may stand itself, `+`, or, in the last place, `#`.
+        """
+        if topic_filter.endswith("/#"):
+            topic_filter = topic_filter[:-1] + "+"
+        return self.subscribe.get(_pattern(topic_filter)[0])
 
 
-def subscription(topic_filter: str) -> Down | None:
-    """What a filter is for; None for one that a device may not have."""
-    found = _FILTERS.get(topic_filter)
-    if found is None:
-        head, _, last = topic_filter.rpartition("/")
-        if last in ("+", "#") or last.isdecimal():
-            found = _OPEN_FILTERS.get(head)
-    return found
+def _pattern(topic: str) -> tuple[str, tuple[int, ...]]:
+    """The topic with `+` for each level that is a number, and the numbers."""
+    levels = topic.split("/")
+    numbers = []
+    for i, level in enumerate(levels):
+        if level.isdecimal() and level.isascii() and len(level) <= MAX_DIGITS:
+            numbers.append(int(level))
+            levels[i] = "+"
+    return "/".join(levels), tuple(numbers)

@@ -1,15 +1,18 @@
 """Bytes to MQTT packets, without any I/O.
 
 `decode` reads every complete packet of a buffer in one pass; what is not whole yet is left for the next call. All that
-differs between protocol levels stands in `_READERS` and in the PUBLISH branch of `decode`: level 5 adds its own table
-and its properties there. A CONNECT of a level not in `LEVELS` is still recognised, so that it can be answered.
+differs between protocol levels stands in the tables of readers (that of level 5 in `decoding5`) and in two lines of the
+PUBLISH branch of `decode`: one without properties is the same at every level, but for a byte. A CONNECT of a level not
+in `LEVELS` is still recognised, so that it can be answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from api.transports.mqtt.decoding5 import READERS_5, read_connect_5, read_publish_5, too_long
+from api.transports.mqtt.fields import Fields
 from api.transports.mqtt.packets import (
     LEVELS,
     Connack,
@@ -30,7 +33,8 @@ from api.transports.mqtt.packets import (
     Unsubscribe,
     Will,
 )
-from api.transports.mqtt.topics import filter_fault, topic_fault
+from api.transports.mqtt.reasons import Reason
+from api.transports.mqtt.topics import topic_fault
 
 
 class Decoded(NamedTuple):
@@ -45,15 +49,18 @@ class Decoded(NamedTuple):
     error: Malformed | None
 
 
-def decode(buffer: bytes, max_payload: int, at_most: int = 0) -> Decoded:
+def decode(buffer: bytes, max_payload: int, at_most: int = 0, level: int = 4) -> Decoded:
     """Read the packets that are whole; never raises, whatever the bytes.
 
     `max_payload` bounds the payload of a PUBLISH and, with room for a topic, every other packet: a longer one is an
-    error as soon as its length is known. `at_most` stops after so many packets (0: no bound).
+    error as soon as its length is known. `at_most` stops after so many packets (0: no bound). `level` is that of the
+    connection; a CONNECT says its own.
     """
     packets: list[Packet] = []
     append = packets.append
     max_length = max_payload + 65_539
+    five = level == 5
+    readers = READERS_5 if five else _READERS
     at, end, needed = 0, len(buffer), 2
     error = None
     try:
@@ -67,10 +74,10 @@ def decode(buffer: bytes, max_payload: int, at_most: int = 0) -> Decoded:
                     needed = end - at + 1
                     break
             if length > max_length:
-                raise Malformed(f"a packet of {length} bytes is over the limit")
+                raise Malformed(f"a packet of {length} bytes is over the limit", Reason.PACKET_TOO_LARGE)
             stop = start + length
             if stop > end:
-                if not 0x10 <= first < 0xF0:
+                if first < 0x10 or (first >= 0xF0 and not five):
                     raise Malformed(f"packet type {first >> 4}")
                 needed = stop - at
                 break
@@ -94,14 +101,19 @@ def decode(buffer: bytes, max_payload: int, at_most: int = 0) -> Decoded:
                     raise Malformed("PUBLISH is shorter than its topic")
                 elif first & 8:
                     raise Malformed("PUBLISH with DUP at QoS 0")
-                topic = buffer[body:topic_end].decode()
-                if not topic or "\0" in topic or "+" in topic or "#" in topic:
-                    raise Malformed(f"PUBLISH to a topic that {topic_fault(topic)}")
-                if stop - payload_at > max_payload:
-                    raise Malformed(f"a payload of {stop - payload_at} bytes is over the limit of {max_payload}")
-                append(Publish(topic, buffer[payload_at:stop], qos, packet_id, first & 1 == 1, first & 8 == 8))
+                if five and (payload_at >= stop or buffer[payload_at]):
+                    append(read_publish_5(first, Fields(buffer[start:stop]), max_payload))
+                else:
+                    if five:
+                        payload_at += 1
+                    topic = buffer[body:topic_end].decode()
+                    if not topic or "\0" in topic or "+" in topic or "#" in topic:
+                        raise Malformed(f"PUBLISH to a topic that {topic_fault(topic)}", Reason.PROTOCOL_ERROR)
+                    if stop - payload_at > max_payload:
+                        raise too_long(stop - payload_at, max_payload)
+                    append(Publish(topic, buffer[payload_at:stop], qos, packet_id, first & 1 == 1, first & 8 == 8))
             else:
-                append(_read(first, buffer[start:stop]))
+                append(_read(first, buffer[start:stop], readers))
             at = stop
             if at_most and len(packets) >= at_most:
                 break
@@ -125,73 +137,28 @@ def _length(buffer: bytes, at: int) -> tuple[int, int]:
     return 0, 0
 
 
-class _Fields:
-    """Reads the fields of one packet from front to back."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._at = 0
-
-    def more(self) -> bool:
-        return self._at < len(self._body)
-
-    def raw(self, size: int) -> bytes:
-        end = self._at + size
-        if end > len(self._body):
-            raise Malformed("a packet is shorter than its fields")
-        got = self._body[self._at : end]
-        self._at = end
-        return got
-
-    def byte(self) -> int:
-        return self.raw(1)[0]
-
-    def short(self) -> int:
-        return int.from_bytes(self.raw(2), "big")
-
-    def packet_id(self) -> int:
-        got = self.short()
-        if not got:
-            raise Malformed("packet id 0")
-        return got
-
-    def blob(self) -> bytes:
-        return self.raw(self.short())
-
-    def text(self) -> str:
-        got = self.blob().decode()
-        if "\0" in got:
-            raise Malformed("text with a NUL character")
-        return got
-
-    def filter(self) -> str:
-        got = self.text()
-        fault = filter_fault(got)
-        if fault:
-            raise Malformed(f"topic filter {got[:100]!r} {fault}")
-        return got
-
-
-def _read(first: int, body: bytes) -> Packet:
-    reader = _READERS.get(first >> 4)
+def _read(first: int, body: bytes, readers: Mapping[int, tuple[int, Callable[[Fields], Packet]]]) -> Packet:
+    reader = _CONNECT if first >> 4 == 1 else readers.get(first >> 4)
     if reader is None:
         raise Malformed(f"packet type {first >> 4}")
     flags, read = reader
     if first & 15 != flags:
         raise Malformed(f"packet type {first >> 4} with flags {first & 15}")
-    fields = _Fields(body)
+    fields = Fields(body)
     packet = read(fields)
     if fields.more() and not (isinstance(packet, Connect) and packet.level not in LEVELS):
         raise Malformed(f"{type(packet).__name__.upper()} is longer than its fields")
     return packet
 
 
-def _read_connect(fields: _Fields) -> Connect:
+def _read_connect(fields: Fields) -> Connect:
     name, level = fields.text(), fields.byte()
     if name not in LEVELS.values():
         raise Malformed(f"protocol name {name[:20]!r}")
     if LEVELS.get(level) != name:
         return Connect(level=level if level not in LEVELS else 0)
+    if level == 5:
+        return read_connect_5(fields)
     flags, keep_alive_s, client_id = fields.byte(), fields.short(), fields.text()
     if flags & 1 and level > 3:
         raise Malformed("CONNECT with its reserved flag set")
@@ -214,14 +181,14 @@ def _read_connect(fields: _Fields) -> Connect:
     return Connect(level, flags & 2 != 0, keep_alive_s, client_id, will, username, password)
 
 
-def _read_connack(fields: _Fields) -> Connack:
+def _read_connack(fields: Fields) -> Connack:
     flags, code = fields.raw(2)
     if flags > 1:
         raise Malformed("CONNACK with its reserved flags set")
     return Connack(flags == 1, code)
 
 
-def _read_subscribe(fields: _Fields) -> Subscribe:
+def _read_subscribe(fields: Fields) -> Subscribe:
     packet_id = fields.packet_id()
     filters = []
     while fields.more():
@@ -233,15 +200,11 @@ def _read_subscribe(fields: _Fields) -> Subscribe:
     return Subscribe(packet_id, tuple(filters))
 
 
-def _read_suback(fields: _Fields) -> Suback:
-    packet_id = fields.packet_id()
-    codes = bytearray()
-    while fields.more():
-        codes.append(fields.byte())
-    return Suback(packet_id, bytes(codes))
+def _read_suback(fields: Fields) -> Suback:
+    return Suback(fields.packet_id(), fields.rest())
 
 
-def _read_unsubscribe(fields: _Fields) -> Unsubscribe:
+def _read_unsubscribe(fields: Fields) -> Unsubscribe:
     packet_id = fields.packet_id()
     filters = []
     while fields.more():
@@ -251,9 +214,10 @@ def _read_unsubscribe(fields: _Fields) -> Unsubscribe:
     return Unsubscribe(packet_id, tuple(filters))
 
 
+_CONNECT: Final = (0, _read_connect)
+
 # Packet type -> the flags it must have, its reader. PUBLISH (3) is read by `decode` itself.
-_READERS: Final[dict[int, tuple[int, Callable[[_Fields], Packet]]]] = {
-    1: (0, _read_connect),
+_READERS: Final[dict[int, tuple[int, Callable[[Fields], Packet]]]] = {
     2: (0, _read_connack),
     4: (0, lambda fields: Puback(fields.packet_id())),
     5: (0, lambda fields: Pubrec(fields.packet_id())),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from api.transports.mqtt.packets import Connect
+from api.transports.mqtt.reasons import Reason
 from engine.message import Message
 
 Submit = Callable[[Sequence[Message]], asyncio.Future[None]]
@@ -26,33 +27,45 @@ class Peer(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A login that failed, with the CONNACK code. `unknown`: the name is nobody's here, so the next one is asked."""
+    """A login that failed, with the CONNACK code of 3.1.1, or a `Reason` that only level 5 has.
+
+    `unknown`: the name is nobody's here, so the next one is asked.
+    """
 
     code: int
     reason: str
     unknown: bool = False
 
 
+class Drop(msgspec.Struct, frozen=True, gc=False):
+    """Nothing is stored, the publication is acknowledged, the connection goes on. A level 5 client is told why."""
+
+    reason: str
+    code: int = Reason.PAYLOAD_FORMAT_INVALID
+
+
 class Accepted(msgspec.Struct, frozen=True, gc=False):
     """Messages to be stored before the publication is acknowledged; `after` runs once they are.
 
-    No messages: the dialect dealt with the publication itself.
+    No messages: the dialect dealt with the publication itself. `refused` says which part of it is not stored, and a
+    level 5 client is told so.
+
+    `first` is what takes a wait: it gives the messages to be stored in this publication's place, before `messages`, or
+    an `Accepted` of them. Nothing that the client publishes later overtakes it, so it should be short. It may raise
+    Refused, and is called again while the client waits, or BadInput, which closes the connection.
     """
 
     messages: Sequence[Message] = ()
     after: Callable[[], None] | None = None
-
-
-class Drop(msgspec.Struct, frozen=True, gc=False):
-    """Nothing is stored, the publication is acknowledged, the connection goes on."""
-
-    reason: str
+    first: Callable[[], Awaitable[Sequence[Message] | Accepted]] | None = None
+    refused: Drop | None = None
 
 
 class Close(msgspec.Struct, frozen=True, gc=False):
-    """Nothing is stored, nothing acknowledged, the connection is closed."""
+    """Nothing is stored, nothing acknowledged, the connection is closed. A level 5 client is told why."""
 
     reason: str
+    code: int = Reason.NOT_AUTHORISED
 
 
 class CloseReason(StrEnum):
@@ -78,10 +91,18 @@ class Session(Protocol):
     away_since_ms: int
     """Since when the client of a resumed session was away; 0 for a new session."""
 
-    def send(self, topic: str, payload: bytes, qos: int = 1) -> bool:
+    @property
+    def unsent_bytes(self) -> int:
+        """What was given to `send` and has not left yet: whoever sends much waits until it has."""
+
+    def send(
+        self, topic: str, payload: bytes, qos: int = 1, acked: Callable[[], None] | None = None, *, asked: bool = False
+    ) -> bool:
         """Publish to the client if one of its subscriptions takes `topic`; whether one did.
 
-        Sent once, at the lower of `qos` and the highest QoS granted. A client with too much waiting is cut.
+        Sent once, at the lower of `qos` and the highest QoS granted. A client with too much waiting is cut. `acked` is
+        called when this connection's client has acknowledged it, at QoS 0 when it is sent. `asked`: it is the answer to
+        what the client asked for just now, and needs no subscription (clients of some vendors count on that).
         """
 
     def close(self, reason: CloseReason, detail: str = "") -> None:

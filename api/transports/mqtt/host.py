@@ -19,7 +19,8 @@ class Admitted(NamedTuple):
     login: Login
     client_id: str
     opened: Opened
-    persistent: bool
+    expiry_s: int
+    """How long the session outlives the connection; 0 for one that is kept nowhere."""
 
 
 class Owner:
@@ -27,10 +28,11 @@ class Owner:
 
     __slots__ = ("connection", "holder", "number", "persistent", "superseded")
 
-    def __init__(self, connection: Connection, holder: Holder, persistent: bool) -> None:
+    def __init__(self, connection: Connection, holder: Holder) -> None:
         self.connection = connection
         self.holder = holder
-        self.persistent = persistent
+        self.persistent = holder.expiry_s > 0
+        """Whether its session is in the store, even if it is to go with the connection in the end."""
         self.number = 0
         self.superseded = 0
         """The highest number heard of another connection with this client id."""
@@ -54,6 +56,9 @@ class Host(Protocol):
 
     async def record(self, connection: Connection, changes: Any) -> bool:
         """Write fields of the persistent session."""
+
+    def keep(self, connection: Connection, expiry_s: int) -> None:
+        """Let the session, if it is to outlive the connection, do so for another time; 0 ends it with it."""
 
     def settled(self, connection: Connection) -> None:
         """What the persistent session had kept was delivered."""

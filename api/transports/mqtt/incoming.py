@@ -9,31 +9,50 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
-from api.transports.mqtt.dialect import Submit
-from engine.errors import Refused
+from api.transports.mqtt.dialect import Accepted, Drop, Submit
+from engine.errors import BadInput, Refused
 from engine.message import Message
 
 _log = logging.getLogger("rulemill.mqtt")
 
 JITTER: Final = 0.25
 """How much later than asked a refused batch may be submitted again, as a share of the wait."""
+USUAL_BYTES: Final = 4
+"""Of the acknowledgement of a publication that has nothing to say but that it was stored."""
+
+
+class First(NamedTuple):
+    """What a publication waits for (`Accepted.first`), with its place among the messages and answers of its batch.
+
+    `refuse` gives the answer for a publication that is not stored as a whole, empty where none but the usual is known.
+    """
+
+    message: int
+    answer: int
+    call: Callable[[], Awaitable[Sequence[Message] | Accepted]]
+    refuse: Callable[[Drop], bytes]
 
 
 class Batch:
     """Publications and other packets whose answers leave together, after everything in it is stored."""
 
-    __slots__ = ("acks", "afters", "bytes", "changes", "messages", "packets", "unacknowledged")
+    __slots__ = ("acks", "afters", "bytes", "changes", "firsts", "messages", "packets", "pubacks", "unacknowledged")
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.firsts: deque[First] = deque()
+        """What is to be done before storing, in the order of its publications."""
         self.acks = bytearray()
         self.afters: list[Callable[[], None]] = []
         self.changes: dict[str, bytes] = {}
         """Fields of the persistent session to be written before the answers leave."""
         self.packets = 0
+        self.pubacks = 0
+        """Publications of QoS 1 among the packets."""
         self.unacknowledged = 0
         """Publications of QoS 0 among the packets: nobody will send them again."""
         self.bytes = 0
@@ -43,7 +62,8 @@ class Incoming:
     """The receiving half of a connection. Put packets into `held`, then call `flush`.
 
     `answered(batch)` is called when a batch is stored, `refused()` each time the store wants none of it for now,
-    `failed(reason)` when it can never be stored, `lost(batch)` for one given up after `close`.
+    `failed(reason)` when it can never be stored, `wrong(reason)` when a publication turns out to be one that closes the
+    connection, `lost(batch)` for one given up after `close`.
     """
 
     __slots__ = (
@@ -55,10 +75,11 @@ class Incoming:
         "_journal",
         "_loop",
         "_lost",
-        "_recording",
         "_refused",
         "_retry",
         "_submit",
+        "_task",
+        "_wrong",
         "held",
     )
 
@@ -69,6 +90,7 @@ class Incoming:
         answered: Callable[[Batch], None],
         refused: Callable[[], None],
         failed: Callable[[str], None],
+        wrong: Callable[[str], None],
         lost: Callable[[Batch], None],
     ) -> None:
         self.held = Batch()
@@ -77,11 +99,13 @@ class Incoming:
         self._answered = answered
         self._refused = refused
         self._failed = failed
+        self._wrong = wrong
         self._lost = lost
         self._journal: Callable[[Mapping[str, bytes]], Awaitable[bool]] | None = None
         self._flying: Batch | None = None
         self._retry: asyncio.TimerHandle | None = None
-        self._recording: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        """Does what the batch waits for before or after it is stored."""
         self._idle: asyncio.Future[None] | None = None
         self._closed = False
 
@@ -104,6 +128,11 @@ class Incoming:
             size += flying.bytes
         return count, size
 
+    @property
+    def pubacks(self) -> int:
+        """How many publications of QoS 1 have no answer yet."""
+        return self.held.pubacks + (self._flying.pubacks if self._flying is not None else 0)
+
     def flush(self) -> None:
         """Send what is held on its way, unless a batch is out already."""
         if self._flying is None and self.held.packets:
@@ -120,8 +149,8 @@ class Incoming:
     def abandon(self) -> None:
         """Wait for nothing any more: what is out may be stored or not."""
         self._closed = True
-        if self._recording is not None:
-            self._recording.cancel()
+        if self._task is not None:
+            self._task.cancel()
         self._give_up()
 
     async def ended(self) -> None:
@@ -134,6 +163,9 @@ class Incoming:
         batch = self._flying
         assert batch is not None
         self._retry = None
+        if batch.firsts:
+            self._task = self._loop.create_task(self._prepare(batch))
+            return
         if not batch.messages:
             self._stored()
             return
@@ -146,6 +178,45 @@ class Incoming:
             self._submitted(future)
         else:
             future.add_done_callback(self._submitted)
+
+    async def _prepare(self, batch: Batch) -> None:
+        """Do what publications of the batch wait for, in their order, then store it."""
+        moved = longer = 0
+        while batch.firsts:
+            first = batch.firsts[0]
+            place = first.message + moved
+            try:
+                got = await first.call()
+            except Refused as error:
+                batch.firsts = deque(
+                    each._replace(message=each.message + moved, answer=each.answer + longer) for each in batch.firsts
+                )
+                self._later(error)
+                return
+            except BadInput as error:
+                # What came before it is stored, as if it had been known at once; what came behind it is not.
+                del batch.messages[place:]
+                batch.firsts.clear()
+                batch.afters.clear()
+                self.held = Batch()
+                self._wrong(str(error))
+                break
+            except Exception as error:
+                _log.exception("a publication could not be dealt with")
+                self._fail(f"a publication could not be dealt with: {error}")
+                return
+            batch.firsts.popleft()
+            accepted = got if isinstance(got, Accepted) else Accepted(got)
+            batch.messages[place:place] = accepted.messages
+            moved += len(accepted.messages)
+            if accepted.after is not None:
+                batch.afters.append(accepted.after)
+            if accepted.refused is not None and (answer := first.refuse(accepted.refused)):
+                at = first.answer + longer
+                batch.acks[at : at + USUAL_BYTES] = answer
+                longer += len(answer) - USUAL_BYTES
+        if self._flying is batch:
+            self._attempt()
 
     def _submitted(self, future: asyncio.Future[None]) -> None:
         if self._flying is None:
@@ -176,7 +247,7 @@ class Incoming:
         if batch.changes and self._journal is not None:
             # Stored is stored: whatever becomes of the session, these are not submitted again.
             batch.messages = []
-            self._recording = self._loop.create_task(self._record(batch, self._journal))
+            self._task = self._loop.create_task(self._record(batch, self._journal))
             return
         self._done(batch)
 

@@ -8,24 +8,20 @@ import socket
 import ssl
 import uuid
 from collections.abc import Awaitable, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import RedisError
 
 from api.transports.mqtt.connection import Connection
 from api.transports.mqtt.dialect import Choose, CloseReason, Login, Refusal, Submit
+from api.transports.mqtt.handshake import objection, wanted_expiry_s
 from api.transports.mqtt.host import Admitted, Owner
-from api.transports.mqtt.packets import (
-    BAD_CLIENT_ID,
-    BAD_LEVEL,
-    LEVELS,
-    NOT_AUTHORISED,
-    UNAVAILABLE,
-    Connect,
-)
+from api.transports.mqtt.packets import NOT_AUTHORISED, UNAVAILABLE, Connect
 from api.transports.mqtt.sessions import Holder, Opened, SessionStore
 from api.transports.mqtt.settings import Counters, Settings
 from engine.errors import Refused
+from engine.service import end_all
 
 _log = logging.getLogger("rulemill.mqtt")
 
@@ -83,9 +79,9 @@ class MqttServer:
         def connection() -> Connection:
             return Connection(self, name)
 
-        made = [await loop.create_server(connection, sock=sock, ssl=tls, backlog=BACKLOG) for sock in sockets]
-        if not made:
-            made = [await loop.create_server(connection, host, port, ssl=tls, backlog=BACKLOG)]
+        handshake_s = self.settings.handshake_s if tls is not None else None
+        listen = partial(loop.create_server, connection, ssl=tls, backlog=BACKLOG, ssl_handshake_timeout=handshake_s)
+        made = [await listen(sock=sock) for sock in sockets] or [await listen(host=host, port=port)]
         self._listeners += made
         return [listening.getsockname()[:2] for server in made for listening in server.sockets]
 
@@ -103,9 +99,7 @@ class MqttServer:
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners = []
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
         if self._sessions is not None:
             await self._sessions.stop()
 
@@ -145,10 +139,9 @@ class MqttServer:
 
     async def admit(self, connection: Connection, connect: Connect) -> Admitted | Refusal:
         """Log the client in, end the connection it takes over, open its session."""
-        if connect.level not in LEVELS:
-            return Refusal(BAD_LEVEL, f"protocol level {connect.level}")
-        if not connect.client_id and (connect.level == 3 or not connect.clean):
-            return Refusal(BAD_CLIENT_ID, "an empty client id")
+        fault = objection(connect)
+        if fault is not None:
+            return fault
         login = await self._log_in(connection, connect)
         if isinstance(login, Refusal):
             return login
@@ -158,20 +151,23 @@ class MqttServer:
             self.counters.taken_over += 1
             old.connection.close(CloseReason.TAKEN_OVER)
             await asyncio.wait([old.connection.finished])
-        persistent = self._sessions is not None and login.may_persist and not connect.clean
-        owner = Owner(connection, Holder(login.scope, client_id, uuid.uuid4().hex), persistent)
+        expiry_s = 0
+        if self._sessions is not None and login.may_persist:
+            expiry_s = wanted_expiry_s(connect, self._sessions.keep_s)
+        owner = Owner(connection, Holder(login.scope, client_id, uuid.uuid4().hex, expiry_s))
         self._owners[key] = owner
         connection.owner = owner
         opened = Opened(0)
         if self._sessions is not None:
+            clean = connect.clean or not login.may_persist
             try:
-                opened = await _redis(self._sessions.open(owner.holder, clean=not persistent))
+                opened = await _redis(self._sessions.open(owner.holder, clean=clean))
             except Refused as error:
                 return Refusal(UNAVAILABLE, error.reason)
             owner.number = opened.number
             if owner.superseded > owner.number:
                 return Refusal(UNAVAILABLE, "taken over while connecting")
-        return Admitted(login, client_id, opened, persistent)
+        return Admitted(login, client_id, opened, expiry_s)
 
     def established(self, connection: Connection) -> None:
         """The client has its CONNACK."""
@@ -183,6 +179,12 @@ class MqttServer:
         if self._sessions is None or connection.owner is None:
             return True
         return await _redis(self._sessions.apply(connection.owner.holder, changes))
+
+    def keep(self, connection: Connection, expiry_s: int) -> None:
+        """Let the session, if it is to outlive the connection, do so for another time; 0 ends it with it."""
+        owner = connection.owner
+        if owner is not None and owner.persistent and self._sessions is not None:
+            owner.holder = owner.holder._replace(expiry_s=min(expiry_s, self._sessions.keep_s))
 
     def settled(self, connection: Connection) -> None:
         """What the persistent session had kept was delivered."""
@@ -267,7 +269,7 @@ class MqttServer:
 
     def _lost(self, holder: Holder) -> None:
         owner = self._owners.get((holder.scope, holder.client_id))
-        if owner is not None and owner.holder is holder:
+        if owner is not None and owner.holder.owner == holder.owner:
             owner.connection.close(CloseReason.TAKEN_OVER)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -22,7 +22,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api.transports.mqtt.outgoing import Queued
+from api.transports.mqtt.session_scripts import APPLY, BEAT, ENQUEUE, LEAVE, OPEN
 from api.transports.mqtt.topics import Subscriptions
+from engine.service import end_all
 
 CHANNEL: Final = "rm:takeover"
 COUNTER: Final = "rm:{reg}:takeover"
@@ -40,86 +42,6 @@ RELEASE_WAIT_S: Final = 2.0
 
 _log = logging.getLogger("rulemill.mqtt")
 
-# KEYS session queue index counter; ARGV owner now_ms until_ms ttl_s member mode force max_sessions prefix announcement
-_OPEN = """
-local session, queue, index = KEYS[1], KEYS[2], KEYS[3]
-local number = 0
-if ARGV[10] ~= '' then
-  number = redis.call('INCR', KEYS[4])
-  redis.call('PUBLISH', 'rm:takeover', number .. ' ' .. ARGV[10])
-end
-if ARGV[6] == 'clean' then
-  redis.call('DEL', session, queue)
-  redis.call('ZREM', index, ARGV[5])
-  return {number, 0, {}, {}}
-end
-local owner, believed = redis.call('HGET', session, 'owner'), redis.call('HGET', session, 'until')
-if owner and owner ~= ARGV[1] and ARGV[7] == '' and tonumber(believed or '0') > tonumber(ARGV[2]) then
-  return {number, 1, {}, {}}
-end
-local found, queued = redis.call('HGETALL', session), redis.call('LRANGE', queue, 0, -1)
-redis.call('ZREMRANGEBYSCORE', index, '-inf', tonumber(ARGV[2]) - ARGV[4] * 1000)
-if not redis.call('ZSCORE', index, ARGV[5]) and redis.call('ZCARD', index) >= tonumber(ARGV[8]) then
-  local oldest = redis.call('ZRANGE', index, 0, 0)[1]
-  redis.call('DEL', ARGV[9] .. oldest, ARGV[9] .. oldest .. ':queue')
-  redis.call('ZREM', index, oldest)
-end
-redis.call('HSET', session, 'owner', ARGV[1], 'until', ARGV[3])
-redis.call('ZADD', index, ARGV[2], ARGV[5])
-for _, key in ipairs({session, queue, index}) do redis.call('EXPIRE', key, ARGV[4]) end
-return {number, 0, found, queued}
-"""
-
-# KEYS session; ARGV owner ttl_s, then pairs of field and value, an empty value deleting the field
-_APPLY = """
-if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
-for i = 3, #ARGV, 2 do
-  if ARGV[i + 1] == '' then
-    redis.call('HDEL', KEYS[1], ARGV[i])
-  else
-    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-  end
-end
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-return 1
-"""
-
-# KEYS session queue; ARGV owner ttl_s release replace now_ms, then the queue
-_LEAVE = """
-if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
-if ARGV[4] == '1' then
-  redis.call('DEL', KEYS[2])
-  for i = 6, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
-end
-if ARGV[3] == '1' then
-  redis.call('HDEL', KEYS[1], 'owner', 'until')
-  redis.call('HSET', KEYS[1], 'left', ARGV[5])
-end
-redis.call('HSET', KEYS[1], 'kept', '1')
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-redis.call('EXPIRE', KEYS[2], ARGV[2])
-return 1
-"""
-
-# KEYS session queue index; ARGV owner now_ms until_ms ttl_s member
-_BEAT = """
-if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'until', ARGV[3])
-redis.call('ZADD', KEYS[3], ARGV[2], ARGV[5])
-for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[4]) end
-return 1
-"""
-
-# KEYS session queue; ARGV now_ms limit item. Answers how many were dropped, or -1 when the session is gone or connected
-_ENQUEUE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
-if tonumber(redis.call('HGET', KEYS[1], 'until') or '0') > tonumber(ARGV[1]) then return -1 end
-local over = redis.call('RPUSH', KEYS[2], ARGV[3]) - ARGV[2]
-if over > 0 then redis.call('LTRIM', KEYS[2], over, -1) end
-redis.call('PEXPIRE', KEYS[2], redis.call('PTTL', KEYS[1]))
-return math.max(over, 0)
-"""
-
 
 class Opened(NamedTuple):
     """What a session held when it was opened. `number` orders take-overs over all processes."""
@@ -134,11 +56,12 @@ class Opened(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """A connection that owns a persistent session."""
+    """A connection that owns a session, which outlives it for `expiry_s`; 0: it is kept nowhere."""
 
     scope: str
     client_id: str
     owner: str
+    expiry_s: int = KEEP_S
 
 
 class SessionStore:
@@ -149,13 +72,14 @@ class SessionStore:
 
     def __init__(self, redis: Redis, *, keep_s: int = KEEP_S, beat_s: float = BEAT_S) -> None:
         self._redis = redis
-        self._keep_s = keep_s
+        self.keep_s = keep_s
+        """The longest that a session outlives its connection."""
         self._beat_s = beat_s
-        self._open = redis.register_script(_OPEN)
-        self._apply = redis.register_script(_APPLY)
-        self._leave = redis.register_script(_LEAVE)
-        self._beat = redis.register_script(_BEAT)
-        self._enqueue = redis.register_script(_ENQUEUE)
+        self._open = redis.register_script(OPEN)
+        self._apply = redis.register_script(APPLY)
+        self._leave = redis.register_script(LEAVE)
+        self._beat = redis.register_script(BEAT)
+        self._enqueue = redis.register_script(ENQUEUE)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(
@@ -173,17 +97,16 @@ class SessionStore:
 
     async def stop(self) -> None:
         """End both."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
         self._tasks = []
 
     async def open(self, holder: Holder, *, clean: bool) -> Opened:
-        """Tell everybody of the new connection; then throw the session away (`clean`) or own it and read it.
+        """Tell everybody of the new connection; then throw the session away (`clean`), own it and read it.
 
-        Waits for an old owner to leave, but not for ever: then the session is taken.
+        Waits for an old owner to leave, but not for ever: then the session is taken. One that is not to outlive the
+        connection is taken out of the store.
         """
-        member = quote(holder.client_id, safe="")
+        member = _member(holder)
         session, queue, index = _keys(holder)
         announcement: bytes = msgspec.msgpack.encode((holder.scope, holder.client_id))
         force, number, give_up = b"", 0, time.monotonic() + RELEASE_WAIT_S
@@ -195,17 +118,18 @@ class SessionStore:
                     holder.owner,
                     now,
                     now + BELIEVED_MS,
-                    self._keep_s,
+                    _held_s(holder) if holder.expiry_s else 0,
                     member,
-                    "clean" if clean else "keep",
+                    int(clean),
                     force,
                     MAX_SESSIONS,
                     session.removesuffix(member),
                     announcement,
+                    self.keep_s,
                 ],
             )
             number = answer[0] or number
-            announcement = b""
+            announcement, clean = b"", False
             if not answer[1]:
                 return _opened(number, answer[2], answer[3])
             await asyncio.sleep(0.05)
@@ -216,11 +140,11 @@ class SessionStore:
         pairs: list[str | bytes] = []
         for field, value in changes.items():
             pairs += (field, value)
-        return bool(await self._apply([_keys(holder)[0]], [holder.owner, self._keep_s, *pairs]))
+        return bool(await self._apply([_keys(holder)[0]], [holder.owner, _held_s(holder), *pairs]))
 
     async def settled(self, holder: Holder) -> None:
         """Forget the queue: the client has it."""
-        await self._leave(_keys(holder)[:2], [holder.owner, self._keep_s, "", "1", ""])
+        await self._leave(_keys(holder), [holder.owner, _held_s(holder), "", "1", "", _member(holder)])
 
     async def leave(self, holder: Holder, queue: Sequence[Queued] | None) -> int:
         """Let go of the session, leaving this queue behind (None: the one that is there); how many had to be dropped.
@@ -230,7 +154,8 @@ class SessionStore:
         kept = [msgspec.msgpack.encode(item) for item in (queue or ())[-QUEUE_LIMIT:]]
         replace = "" if queue is None else "1"
         now = time.time_ns() // 1_000_000
-        await self._leave(_keys(holder)[:2], [holder.owner, self._keep_s, "1", replace, now, *kept])
+        fixed: list[str | int] = [holder.owner, holder.expiry_s, "1", replace, now, _member(holder)]
+        await self._leave(_keys(holder), [*fixed, *kept])
         return len(queue or ()) - len(kept)
 
     async def enqueue(self, scope: str, topic: str, payload: bytes, qos: int) -> tuple[int, int]:
@@ -279,8 +204,9 @@ class SessionStore:
             with contextlib.suppress(RedisError, OSError):  # heard of by all who need Redis; tried again next time
                 for holder in list(held()):
                     now = time.time_ns() // 1_000_000
-                    member = quote(holder.client_id, safe="")
-                    beat: list[str | int] = [holder.owner, now, now + BELIEVED_MS, self._keep_s, member]
+                    beat: list[str | int] = [
+                        holder.owner, now, now + BELIEVED_MS, _held_s(holder), _member(holder), self.keep_s,
+                    ]  # fmt: skip
                     if not await self._beat(_keys(holder), beat):
                         lost(holder)
 
@@ -295,12 +221,21 @@ def received_field(packet_id: int) -> str:
     return f"q:{packet_id}"
 
 
+def _held_s(holder: Holder) -> int:
+    """How long a session stays without a sign of its owner: as long as that is believed, and its own time after it."""
+    return holder.expiry_s + BELIEVED_MS // 1000
+
+
+def _member(holder: Holder) -> str:
+    return quote(holder.client_id, safe="")
+
+
 def _index(scope: str) -> str:
     return f"rm:{{reg}}:sessions:{quote(scope, safe='')}"
 
 
 def _keys(holder: Holder) -> list[str]:
-    session = f"rm:{{reg}}:session:{quote(holder.scope, safe='')}:{quote(holder.client_id, safe='')}"
+    session = f"rm:{{reg}}:session:{quote(holder.scope, safe='')}:{_member(holder)}"
     return [session, f"{session}:queue", _index(holder.scope)]
 
 

@@ -10,8 +10,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     max_connections: int = 100_000
     """Of the whole process; one more is closed at once."""
+    handshake_s: float = 15.0
+    """How long a client may take for TLS, over which slow networks take several round trips."""
     connect_s: float = 5.0
-    """How long a client may take to send its CONNECT."""
+    """How long it may then take to send its CONNECT."""
     login_s: float = 10.0
     """How long its login may take us; longer is answered as unavailable."""
     max_connect_payload: int = 65_536
@@ -30,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Bytes in the write buffer over which the client counts as not reading."""
     write_stall_s: float = 30.0
     """How long a client may not read before it is cut off."""
+    write_min_rate: int = 1024
+    """Bytes a second of what is buffered that count as reading: a large packet may take long."""
     close_s: float = 5.0
     """How long a closed connection may take to send what is still buffered."""
 

@@ -1,13 +1,15 @@
-"""`rulemill device` and `points`, on a served demo."""
+"""`rulemill device`, on a served demo."""
 
 from __future__ import annotations
 
 import re
 import threading
+from pathlib import Path
 
 import httpx
 
 from tests.api.cli.serving import Demo
+from tests.certificates import issued
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?\+00:00")
 
@@ -40,10 +42,22 @@ class TestDevice:
             (("--kind", "mqtt-basic"), "needs --username or --client-id"),
             (("--username", "a"), "go with --kind mqtt-basic"),
             (("--token", ""), "cannot be empty"),
+            (("--kind", "x509"), "needs --certificate"),
+            (("--certificate", __file__, "--token", "a"), "one credential"),
+            (("--certificate", "no-such-file"), "No such file"),
         ):
             ran = demo("device", "add", "misfit", *given)
             assert (ran.code, reason in ran.err) == (2, True), ran
         assert demo("device", "show", "misfit").err == "rulemill: no device 'misfit'\n"
+
+    def test_a_certificate_of_its_own(self, demo: Demo, tmp_path: Path) -> None:
+        made, key = issued("meter").write(tmp_path, "meter")
+        ran = demo("device", "add", "meter", "--certificate", made)
+        assert (ran.code, "BEGIN" in ran.out) == (0, False), ran.err
+        assert demo("device", "show", "meter", "--json").json["credentials"] == ["X509_CERTIFICATE"]
+        assert "another device has the credential" in demo("device", "add", "meter-2", "--certificate", made).err
+        assert "must be a certificate" in demo("device", "add", "meter-3", "--certificate", key).err
+        assert "has no credential that could be renewed" in demo("device", "token", "meter").err
 
     def test_a_name_that_is_taken(self, demo: Demo) -> None:
         demo.new_device("taken")
@@ -140,43 +154,6 @@ class TestRpc:
         assert (ran.code, "PARAMS-JSON is no JSON: " in ran.err) == (1, True)
         ran = demo("device", "rpc", "misled", "blink", "--timeout", "301")
         assert (ran.code, ran.err.startswith("rulemill: /timeout_ms: must be 1 to 300000")) == (1, True)
-
-
-class TestPoints:
-    def test_latest(self, demo: Demo) -> None:
-        token = demo.new_device("measuring")
-        assert "rulemill tail --device measuring" in demo("points", "latest", "measuring").out
-        demo.send(token, {"temperature": 21.5, "text": "a\u001b[31mb", "on": True})
-        ran = demo.until(lambda ran: "temperature" in ran.out, "points", "latest", "measuring")
-        assert {row[1]: row[2] for row in ran.rows} == {
-            "on": "true", "temperature": "21.5", "text": r'"a\u001b[31mb"',
-        }  # fmt: skip
-        assert all(ISO.fullmatch(row[0]) for row in ran.rows)
-        assert [one["key"] for one in demo("points", "latest", "measuring", "on", "--json").json] == ["on"]
-        assert "has no point of nothing" in demo("points", "latest", "measuring", "nothing").out
-
-    def test_range(self, demo: Demo) -> None:
-        token = demo.new_device("ranging")
-        for n in range(5):
-            demo.send(token, {"ts": 1_700_000_000_000 + n * 1000, "values": {"n": n, "m": -n}})
-        demo.until(lambda ran: '"n"' in ran.out and "4," in ran.out, "points", "range", "ranging", "n", "--json")
-        a_time = ("--from", "2023-11-14T22:13:21Z", "--to", "2023-11-14T22:13:24+00:00")
-        ran = demo("points", "range", "ranging", "n", *a_time)
-        assert [(row[0], row[2]) for row in ran.rows] == [
-            ("2023-11-14T22:13:21.000+00:00", "1"), ("2023-11-14T22:13:22.000+00:00", "2"),
-            ("2023-11-14T22:13:23.000+00:00", "3"),
-        ]  # fmt: skip
-        newest = demo("points", "range", "ranging", "n", "--newest-first", "--limit", "2", "--json")
-        assert [one["value"] for one in newest.json] == [4, 3]
-        assert "more than 2" in newest.err
-        exactly = demo("points", "range", "ranging", "n", "--limit", "5", "--json")
-        assert (len(exactly.json), exactly.err) == (5, "")
-        assert len(demo("points", "range", "ranging", "--json").json) == 10
-        assert "no points of that time" in demo("points", "range", "ranging", "n", "--from", "-1h").out
-
-    def test_times_that_cannot_be(self, demo: Demo) -> None:
-        assert "'x' is no time" in demo("points", "range", "demo-sensor", "--from", "x").err
-        assert "--from is later than --to" in demo("points", "range", "demo-sensor", "--from", "now", "--to", "-1h").err
 
 
 def test_the_flags_are_in_the_help_of_every_verb(demo: Demo) -> None:

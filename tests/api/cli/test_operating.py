@@ -16,11 +16,14 @@ import pytest
 from tests.api.cli.serving import Demo
 from tests.api.test_up import COMMAND, environment
 
-SAVE = {"chain": "keep", "start": "save", "nodes": {"save": {"kind": "save_timeseries"}}}
+# What happens to the device itself goes its own way.
+SWITCH = {"kind": "message_type_switch", "to": {"Post telemetry": "first"}}
+SAVE = {"chain": "keep", "start": "switch", "nodes": {"switch": SWITCH, "first": {"kind": "save_timeseries"}}}
 FAIL = {
     "chain": "keep",
-    "start": "fail",
-    "nodes": {"fail": {"kind": "script", "config": {"source": "error('no')"}, "to": {"Success": "save"}},
+    "start": "switch",
+    "nodes": {"switch": {**SWITCH, "to": {"Post telemetry": "fail"}},
+              "fail": {"kind": "script", "config": {"source": "error('no')"}, "to": {"Success": "save"}},
               "save": {"kind": "save_timeseries"}},
 }  # fmt: skip
 
@@ -87,7 +90,7 @@ class TestDead:
         assert demo("chain", "deploy", "keep.json", *of, cwd=tmp_path).code == 0
         assert demo("dead", "redrive", "--all", "--from-start", *of).out == "Run again: 3 of 3\n"
         ran = demo.until(
-            lambda ran: len(json.loads(ran.out)) == 3, "points", "range", "unlucky", "n", "--json", *of
+            lambda ran: len(json.loads(ran.out)) == 3, "points", "query", "unlucky", "-k", "n", "--json", *of
         )  # fmt: skip
         assert sorted(one["value"] for one in ran.json) == [0, 1, 2]
         assert "no dead letters" in demo("dead", "list", *of).out
@@ -179,6 +182,8 @@ class TestStatus:
         facts, table = ran.out.split("\n\n")
         assert facts.splitlines()[0].split() == ["server", demo.facts["http"]]
         assert facts.splitlines()[1].startswith("workers       1: worker-")
+        assert "store         sqlite: takes points" in facts.splitlines()
+        assert "spool         0 B of points on their way to the store; messages are refused at 1.0 GiB" in facts
         assert len(table.splitlines()) == 17
 
     def test_json(self, demo: Demo) -> None:

@@ -10,10 +10,19 @@ from typing import Any, Self
 import httpx
 import msgspec
 
+from api.accounts import Accounts
 from api.flow.app import create_app
 from api.flow.operation import Parts, token_digest
+from api.flow.point_tailing import PointTail
 from api.flow.tailing import TailHub
+from api.login_throttle import LoginThrottle
+from api.passwords import Passwords
+from api.server_messages import ServerMessages
 from engine.stores.alarm_store import AlarmStore
+from engine.stores.apps.activations import Activations
+from engine.stores.apps.apps import Apps
+from engine.stores.apps.users import Users
+from engine.stores.people import People
 from nodes.catalogue import Catalogue
 from tests.api.stack import PARTITIONS, TENANT, Stack
 
@@ -30,15 +39,20 @@ class FlowStack(Stack):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        tail = TailHub(self.url, self.redis)
+        passwords = Passwords()
+        self._exit.callback(passwords.close)
+        tail, point_tail = TailHub(self.url, self.redis), PointTail(self.url, self.redis, self.registry)
         self.parts = Parts(
             wire=self.wire, redis=self.redis, partitions=PARTITIONS, ingress=self.ingress, replies=self.replies,
             registry=self.registry, repository=self.chains, catalogue=Catalogue(), commands=self.commands,
             dead_letters=self.dead, attributes=self.attributes, alarms=AlarmStore(self.wire, PARTITIONS),
-            store=self.store, tail=tail, firmware=self.firmware, tokens=frozenset({token_digest(TOKEN)}),
-            stamp=self.intake.stamp,
+            store=self.store, tail=tail, point_tail=point_tail, firmware=self.firmware, rollouts=self.rollouts,
+            tokens=frozenset({token_digest(TOKEN)}), messages=ServerMessages(self.ingress, self.intake.stamp),
+            apps=Apps(self.redis, self.registry), app_users=Users(self.redis), activations=Activations(self.redis),
+            accounts=Accounts(People(self.redis), passwords, LoginThrottle(self.redis, "person")),
         )  # fmt: skip
         self._exit.push_async_callback(tail.stop)
+        self._exit.push_async_callback(point_tail.stop)
         self.serve(fallback=create_app(self.parts))
         self.base = await self.listen()
         self.flow = await self.client(self.base, headers={"Authorization": f"Bearer {TOKEN}"})

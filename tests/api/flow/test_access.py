@@ -142,8 +142,11 @@ async def test_nothing_exists_under_an_unknown_tenant(stack: FlowStack) -> None:
             operation.path.replace("{tenant}", "nobody").replace("{scope}", "SERVER").replace("{", "").replace("}", "")
         )
         bodies = {"put_secret": {"value": "x"}, "post_device": {"name": "d"}, "put_device": {"name": "d"}}
+        bodies |= {"post_person": {"username": "a", "password": "secret-1"}}
         bodies |= {"set_credentials": {"credentials": []}, "rotate_credential": {"kind": "CT_TOKEN"}}
+        bodies |= {"put_app": {"product": "p"}, "assign_product": {"firmware": "f"}, "assign_device": {"firmware": "f"}}
         bodies |= {"call_device": {"method": "m"}, "inject_message": {"device": "d"}, "dry_run": {"message": {}}}
         body = None if operation.body is None else msgspec.json.encode(bodies.get(operation.id, {}))
-        answer = await stack.flow.request(operation.method, f"{path}?key=a", content=body)
+        query = "?key=a&device=d&start_ms=0&end_ms=1&function=mean"
+        answer = await stack.flow.request(operation.method, path + query, content=body)
         assert (answer.status_code, "nobody" in answer.text) == (404, True), operation.id

@@ -28,7 +28,7 @@ with warnings.catch_warnings():
         status_code_conformance,
     )
 
-ENDLESS = {"tail"}
+ENDLESS = {"tail", "tail_points"}
 MAY_TIME_OUT = {"call_device"}
 """Without a device that answers, 504 is the right answer."""
 REAL = {
@@ -38,6 +38,7 @@ REAL = {
     "firmware": "f1",
     "chain": "root",
     "secret": "s1",
+    "person": "somebody",
     "scope": "SHARED",
     "alarm": "a1",
     "letter": "l1",
@@ -94,7 +95,9 @@ def test_answers_are_as_described(operation: Any, server: InThread, schema: Any)
             case.body["timeout_ms"] = 1
         # Bad examples may also be of the header; what a wrong token gives is tested elsewhere.
         case.headers = {"Authorization": f"Bearer {TOKEN}"}
-        answer = case.call_and_validate(checks=checks)
+        answer = case.call()
+        if len(answer.request.url or "") < 60_000:  # longer heads are the transport's to refuse
+            case.validate_response(answer, checks=checks)
         seen.add(answer.status_code)
 
     with warnings.catch_warnings():

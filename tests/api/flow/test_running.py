@@ -235,8 +235,8 @@ async def test_the_tail_tells_what_nodes_do_with_one_devices_messages(stack: Flo
         assert json.loads(await anext(lines))["message"]["originator"] == device.id
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)
-    await until(lambda: not stack.parts.tail._viewers)
-    assert stack.parts.tail._subscriber is None
+    await until(lambda: not stack.parts.tail.watchers.viewers)
+    assert not stack.parts.tail.watchers.subscribed
 
 
 async def test_a_tail_is_cut_when_the_server_stops(stack: FlowStack) -> None:
@@ -254,12 +254,12 @@ async def test_a_slow_reader_is_cut_and_told(stack: FlowStack) -> None:
     message = Message(id="m", ts_ms=1, tenant=TENANT, type="T", originator="d", data=b"\x00\x01")
     for _ in range(QUEUED_MOST + 1):
         await stack.redis.publish(CHANNEL, encode(Step(message, "root/save", "save_timeseries", "END")))
-    await until(lambda: any(viewer.cut for viewer in hub._viewers))
+    await until(lambda: any(viewer.cut for viewer in hub.watchers.viewers))
     assert [json.loads(line) async for line in lines] == [
         {"watching": TENANT, "device": ""},
         {"cut": f"too slow: {QUEUED_MOST} lines were waiting"},
     ]
-    assert not hub._viewers
+    assert not hub.watchers.viewers
 
 
 async def test_tenants_that_nobody_renews_are_watched_no_more(stack: FlowStack) -> None:
@@ -278,7 +278,7 @@ async def test_another_http_server_gives_the_same(stack: FlowStack) -> None:
     assert (await client.put(f"{T}/secrets/a", json={"value": "b"})).status_code == 204
     async with client.stream("GET", f"{T}/tail") as answer:
         assert json.loads(await anext(answer.aiter_lines()))["watching"] == TENANT
-    await until(lambda: not stack.parts.tail._viewers)
+    await until(lambda: not stack.parts.tail.watchers.viewers)
 
 
 async def test_health_tells_what_fails(stack: FlowStack) -> None:

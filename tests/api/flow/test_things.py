@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from engine.errors import Unsupported
 from engine.message import Point
 from engine.partitions import all_keys
+from engine.stores.apps.rights import Rights
+from engine.stores.certificates import X509_CERTIFICATE, prints
+from engine.stores.memory import MemoryTimeseries
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, digest
 from tests.api.flow.serving import FlowStack, T
 from tests.api.stack import PARTITIONS, TENANT
+from tests.certificates import issued
 
 pytestmark = pytest.mark.asyncio
 
@@ -90,6 +95,11 @@ async def test_products_are_checked_as_far_as_known(stack: FlowStack) -> None:
         "/facets/protobuf/descriptor_set_b64",
     ]
     assert (await stack.get(f"{T}/products"))["products"][0]["revision"] == 2
+    for days in (0, 30, None):
+        await stack.put(f"{T}/products/p1", {"facets": {"retention_days": days}})
+    for days in (-1, 1.5, True, "30", 36_501):
+        problem = await stack.put(f"{T}/products/p1", {"facets": {"retention_days": days}}, 400)
+        assert [fault["pointer"] for fault in problem["errors"]] == ["/facets/retention_days"]
 
 
 async def test_a_device_with_a_chosen_id_and_credentials(stack: FlowStack) -> None:
@@ -134,6 +144,23 @@ async def test_rotating_one_kind_leaves_the_others(stack: FlowStack) -> None:
     await stack.post(f"{T}/devices/d1/credentials/rotate", {"kind": "MQTT_BASIC"}, 404)
 
 
+@pytest.mark.spec("G-9")
+async def test_a_certificate_is_a_credential_that_cannot_be_made_up(stack: FlowStack) -> None:
+    own = issued("device")
+    await stack.post(f"{T}/devices", {"name": "d1", "credentials": [{"kind": X509_CERTIFICATE, "value": own.pem}]}, 201)
+    assert (await stack.get(f"{T}/devices/d1"))["credentials"] == [X509_CERTIFICATE]
+    device = await stack.registry.find_credential(prints(own.der)[0])
+    assert device is not None
+    assert device.name == "d1"
+    refused = await stack.post(f"{T}/devices/d1/credentials/rotate", {"kind": X509_CERTIFICATE}, 400)
+    assert "cannot be made up" in str(refused)
+    for value, reason in (("", "cannot be made up"), ("x" * 300, "PEM or base64")):
+        body = {"credentials": [{"kind": X509_CERTIFICATE, "value": value}]}
+        assert reason in str(await stack.put(f"{T}/devices/d1/credentials", body, 400))
+    body = {"credentials": [{"kind": "MQTT_BASIC", "username": "u", "value": "x" * 256}]}
+    assert "at most 255" in str(await stack.put(f"{T}/devices/d1/credentials", body, 400))
+
+
 async def test_credentials_are_replaced_as_a_whole(stack: FlowStack) -> None:
     await stack.device("d1", token="T1")
     await stack.device("d2", token="T2")
@@ -169,10 +196,42 @@ async def test_a_deleted_device_leaves_nothing(stack: FlowStack) -> None:
     await stack.delete(one)
     await stack.delete(one, 404)
     assert (await stack.get(f"{T}/alarms"))["alarms"] == []
-    assert await stack.store.latest(TENANT, device.id) == []
-    left = [key async for key in stack.redis.scan_iter(f"*{device.id}*")]
+    assert await stack.store.latest(TENANT, [device.id]) == []
+    left = [key async for key in stack.redis.scan_iter(f"*{device.id}*") if b":gone:" not in key]
     assert left == []
     assert await stack.registry.find_credential(f"ACCESS_TOKEN:{digest(ACCESS_TOKEN, 'T1')}") is None
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+async def test_nobody_has_rights_on_a_thing_that_is_gone_from_its_product(stack: FlowStack, how: str) -> None:
+    for product in ("weather", "other"):
+        await stack.put(f"{T}/products/{product}", {}, 201)
+    await stack.put(f"{T}/apps/weather-app", {"product": "weather"}, 201)
+    device = {"name": "d1", "product": "weather"}
+    await stack.put(f"{T}/devices/d1", device, 201)
+    rights = Rights(stack.redis)
+    await rights.link("weather-app", "d1", "ann@x.org")
+    await rights.grant("weather-app", "d1", "ann@x.org", "bob@x.org", {"temperature": {"get": True}})
+    await stack.put(f"{T}/devices/d1", {**device, "name": "still the same"})
+    assert await rights.things("weather-app", "bob@x.org") == ["d1"]
+    if how == "deleted":
+        await stack.delete(f"{T}/devices/d1")
+    else:
+        await stack.put(f"{T}/devices/d1", {**device, "product": "other"})
+    for who in ("ann@x.org", "bob@x.org"):
+        assert await rights.things("weather-app", who) == []
+    assert (await rights.read("weather-app", ["d1"]))["d1"].people() == set()
+
+
+async def test_a_deleted_device_is_gone_where_the_store_cannot_delete(stack: FlowStack) -> None:
+    class Keeping(MemoryTimeseries):
+        async def delete_device(self, tenant: str, device: str) -> None:
+            raise Unsupported("this store keeps everything")
+
+    await stack.device("d1", token="T1")
+    stack.parts.store = Keeping()
+    assert await stack.delete(f"{T}/devices/d1", 200) == {"left": ["its points: this store keeps everything"]}
+    await stack.get(f"{T}/devices/d1", 404)
 
 
 async def test_attributes_by_scope(stack: FlowStack) -> None:

@@ -12,17 +12,31 @@ async def nothing(request, names):
     raise AssertionError
 
 
+class Things:
+    max_body = 10
+
+    def __init__(self, *routes):
+        self.routes = routes
+
+    async def admit(self, request, names):
+        raise AssertionError
+
+
 ROUTES = (
     Route("POST", "/v1/{id}/data", nothing),
     Route("GET", "/v1/{id}/data", nothing),
     Route("POST", "/v1/{id}/events/{event}", nothing),
 )
+OTHER = Route("GET", "/v2/{id}/data", nothing)
+SURFACES = (Things(*ROUTES), Things(OTHER))
 
 
 def test_a_path_is_found_with_what_its_braces_stand_for():
-    assert find(ROUTES, "GET", ("v1", "d", "data")) == (ROUTES[1], {"id": "d"})
-    assert find(ROUTES, "POST", ("v1", "d", "events", "a/b")) == (ROUTES[2], {"id": "d", "event": "a/b"})
-    assert find(ROUTES, "POST", ("v1", "d", "data", "")) == (ROUTES[0], {"id": "d"})
+    first, second = SURFACES
+    assert find(SURFACES, "GET", ("v1", "d", "data")) == (first, ROUTES[1], {"id": "d"})
+    assert find(SURFACES, "POST", ("v1", "d", "events", "a/b")) == (first, ROUTES[2], {"id": "d", "event": "a/b"})
+    assert find(SURFACES, "POST", ("v1", "d", "data", "")) == (first, ROUTES[0], {"id": "d"})
+    assert find(SURFACES, "GET", ("v2", "d", "data")) == (second, OTHER, {"id": "d"})
 
 
 @pytest.mark.parametrize(
@@ -33,11 +47,12 @@ def test_a_path_is_found_with_what_its_braces_stand_for():
         ("POST", ("v1", "", "data"), NOT_FOUND),
         ("PUT", ("v1", "d", "data"), METHOD_NOT_ALLOWED),
         ("GET", ("v1", "d", "events", "e"), METHOD_NOT_ALLOWED),
+        ("POST", ("v2", "d", "data"), METHOD_NOT_ALLOWED),
     ],
 )
 def test_a_path_that_is_not_there_and_a_method_that_is_not(method, path, code):
     with pytest.raises(CoapError) as error:
-        find(ROUTES, method, path)
+        find(SURFACES, method, path)
     assert error.value.code == code
 
 

@@ -36,6 +36,7 @@ class Things:
             Route("GET", "/things/{a}/stream", self.stream),
             Route("GET", "/things/raise/{what}", self.fail),
             Route("GET", "/things/wait", self.wait),
+            Route("GET", "/things/client", self.client),
         )
 
     def owns(self, request: Request) -> bool:
@@ -48,6 +49,9 @@ class Things:
         body = await request.body(10)
         shown = (params["a"], body, request.query, request.listener, request.tls, request.header("X-Own"))
         return Response(200, repr(shown).encode(), ((b"x-made", b"1"),))
+
+    async def client(self, request: Request, params: dict[str, str]) -> Response:
+        return Response(200, request.client.encode())
 
     async def fixed(self, request: Request, params: dict[str, str]) -> Response:
         return Response(204)
@@ -196,6 +200,46 @@ async def test_a_forwarded_scheme_counts_only_from_a_trusted_proxy(proxies: list
     async with serving(Front([Things()], trusted_proxies=proxies)) as made:
         answer = await made.http.get("/things/a/echo", headers={"x-forwarded-proto": "https"})
         assert answer.text == repr(("a", b"", {}, "http", tls, None))
+
+
+@pytest.mark.spec("G-3")
+@pytest.mark.parametrize(
+    ("proxies", "told", "scheme"),
+    [
+        (["127.0.0.1"], "https", "https"), (["127.0.0.1"], "http", "http"), (["127.0.0.1"], None, "http"),
+        (["10.0.0.1"], "https", "http"),
+    ],
+)  # fmt: skip
+async def test_a_mounted_application_is_told_of_tls_by_a_trusted_proxy_too(
+    proxies: list[str], told: str | None, scheme: str
+) -> None:
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["scheme"].encode()})
+
+    async with serving(Front([Things()], trusted_proxies=proxies, mounts={"live": mounted})) as made:
+        headers = {} if told is None else {"x-forwarded-proto": told}
+        assert (await made.http.get("/live/x", headers=headers)).text == scheme
+
+
+@pytest.mark.parametrize(
+    ("proxies", "told", "client"),
+    [
+        ([], "10.9.9.9", "127.0.0.1"),
+        (["10.0.0.1"], "10.9.9.9", "127.0.0.1"),
+        (["127.0.0.1"], "10.9.9.9", "10.9.9.9"),
+        (["127.0.0.1"], "1.2.3.4, 10.9.9.9", "10.9.9.9"),
+        (["127.0.0.1", "10.0.0.1"], "1.2.3.4,10.9.9.9, 10.0.0.1", "10.9.9.9"),
+        (["127.0.0.1"], "", "127.0.0.1"),
+        (["127.0.0.1"], None, "127.0.0.1"),
+    ],
+)
+async def test_a_forwarded_address_counts_only_from_a_trusted_proxy(
+    proxies: list[str], told: str | None, client: str
+) -> None:
+    async with serving(Front([Things()], trusted_proxies=proxies)) as made:
+        headers = {} if told is None else {"x-forwarded-for": told}
+        assert (await made.http.get("/things/client", headers=headers)).text == client
 
 
 async def test_paths_of_the_management_api_go_behind() -> None:

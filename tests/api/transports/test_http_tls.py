@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -14,6 +13,7 @@ from api.transports.http_deadlines import Deadlines
 from engine.config import Tls
 from tests.api.transports.serving import serving
 from tests.api.transports.test_http_deadlines import Taking
+from tests.certificates import certificate
 from tests.services import require
 
 pytestmark = pytest.mark.asyncio
@@ -21,15 +21,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    folder: Path = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            require("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-            "-days", "2", "-subj", "/CN=localhost", "-keyout", folder / "key.pem", "-out", folder / "cert.pem",
-        ],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return Tls(str(folder / "cert.pem"), str(folder / "key.pem"))
+    return Tls(*certificate(tmp_path_factory.mktemp("tls")))
 
 
 @pytest.mark.spec("TB-1", "G-1", "G-3")

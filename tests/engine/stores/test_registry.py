@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 import pytest_asyncio
 import redis.asyncio as redis
@@ -189,3 +191,138 @@ async def test_every_change_is_told_with_a_running_number(registry: Registry, cl
     assert [what[1:] for what in told] == [["device", "one"], ["secret", "acme"]]
     assert int(told[1][0]) == int(told[0][0]) + 1
     assert await registry.secrets("acme") == {"KEY": "v"}
+
+
+@pytest.mark.spec("TB-S32")
+async def test_of_many_who_want_one_name_or_one_credential_at_once_one_gets_it(registry: Registry) -> None:
+    async def make(name: str, value: str) -> Device | Conflict:
+        try:
+            return await registry.put_device(Device(id="", tenant="acme", name=name), [token(value)])
+        except Conflict as error:
+            return error
+
+    for made in (
+        await asyncio.gather(*[make("one", f"t{i}") for i in range(20)]),
+        await asyncio.gather(*[make(f"n{i}", "secret") for i in range(20)]),
+    ):
+        winners = [each for each in made if isinstance(each, Device)]
+        assert len(winners) == 1
+        assert await registry.device("acme", winners[0].name) == winners[0]
+    assert len(await registry.devices("acme")) == 2
+
+
+async def test_changes_of_one_device_at_once_leave_no_stale_name(registry: Registry, client: redis.Redis) -> None:
+    device = await registry.put_device(Device(id="d", tenant="acme", name="d"), [token("t")])
+    rename = [registry.put_device(msgspec.structs.replace(device, name=f"n{i}")) for i in range(10)]
+    await asyncio.gather(*rename, *[registry.put_device(device, [token(f"t{i}")]) for i in range(10)])
+    now = await registry.device("acme", "d")
+    assert await client.hgetall("rm:{reg}:names:acme") == {now.name.encode(): b"d"}
+    tokens = [await client.hgetall(key) for key in await client.keys("rm:{reg}:tokens:*")]
+    assert [list(each) for each in tokens] == [[now.credentials[0].encode()]]
+
+
+@pytest.mark.spec("TB-S26")
+async def test_a_device_has_one_owner_whatever_else_is_changed(registry: Registry) -> None:
+    device = await registry.put_device(Device(id="d", tenant="acme", name="d", owner="nobody"))
+    assert device.owner == ""
+
+    async def claim(user: str) -> bool:
+        try:
+            return (await registry.set_owner("acme", "d", user, was="")).owner == user
+        except Conflict:
+            return False
+
+    won = await asyncio.gather(*[claim(f"u{i}") for i in range(10)])
+    assert sum(won) == 1
+    owner = f"u{won.index(True)}"
+    assert (await registry.put_device(msgspec.structs.replace(device, name="e"))).owner == owner
+    with pytest.raises(NotFound):
+        await registry.set_owner("other", "d", "u")
+    assert (await registry.set_owner("acme", "d", "")).owner == ""
+
+
+def provisioned(id: str, tenant: str = "acme", **facet: str) -> Product:
+    return Product(id=id, tenant=tenant, facets={"provision": facet} if facet else {})
+
+
+@pytest.mark.spec("TB-55", "TB-S32")
+async def test_a_provisioning_key_leads_to_its_product_through_every_change(registry: Registry) -> None:
+    made = await registry.put_product(provisioned("p", key="one", secret="s"))
+    assert await registry.find_provision_key("one") == made
+    for other in (provisioned("q", key="one"), provisioned("q", "other", key="one")):
+        with pytest.raises(Conflict) as caught:
+            await registry.put_product(other)
+        assert "one" not in caught.value.reason
+    made = await registry.put_product(provisioned("p", key="two", secret="s"))
+    assert await registry.find_provision_key("one") is None
+    assert await registry.find_provision_key("two") == made
+    await registry.put_product(provisioned("q", "other", key="one"))
+    await registry.put_product(provisioned("p"))
+    assert await registry.find_provision_key("two") is None
+
+
+@pytest.mark.spec("TB-S32")
+async def test_a_credential_waits_for_its_device_until_it_was_told(registry: Registry, client: redis.Redis) -> None:
+    await registry.put_product(provisioned("p", key="k", secret="s", strategy="check_pre_provisioned"))
+    await registry.put_product(provisioned("q", key="l", secret="s", strategy="allow_new"))
+    device = await registry.put_device(Device(id="", tenant="acme", name="d", product="p"), [token("one")])
+    await registry.put_device(msgspec.structs.replace(device, enabled=False))
+    await registry.put_device(device, [token("two")])
+    assert await registry.take_handout(device.id) == token("two")
+    assert await registry.take_handout(device.id) is None
+    # Told once, it is not kept again.
+    await registry.put_device(device, [token("three")])
+    other = await registry.put_device(Device(id="", tenant="acme", name="e", product="q"), [token("four")])
+    gone = await registry.put_device(Device(id="", tenant="acme", name="f", product="p"), [token("five")])
+    await registry.delete_device("acme", gone.id)
+    moved = await registry.put_device(Device(id="", tenant="acme", name="g", product="p"), [token("six")])
+    await registry.put_device(msgspec.structs.replace(moved, product="q"))
+    assert await registry.take_handout(other.id) is None
+    assert await client.hgetall("rm:{reg}:handouts") == {}
+
+
+async def test_devices_are_found_by_many_names_at_once_within_their_tenant(registry: Registry) -> None:
+    await registry.put_tenant(Tenant(name="other"))
+    for tenant, name in (("acme", "a"), ("acme", "b"), ("other", "a"), ("other", "c")):
+        await registry.put_device(Device(id=f"{tenant}-{name}", tenant=tenant, name=name))
+    found = await registry.find_names("acme", ["a", "b", "c", ""])
+    assert {name: device.id for name, device in found.items()} == {"a": "acme-a", "b": "acme-b"}
+    assert await registry.find_names("acme", []) == {}
+
+
+async def test_a_gateway_has_the_children_that_name_it(registry: Registry) -> None:
+    for id, parent in (("a", "g1"), ("b", "g1"), ("c", "g2"), ("d", "")):
+        await registry.put_device(Device(id=id, tenant="acme", name=id, parent=parent))
+
+    async def counts() -> list[int]:
+        return [await registry.count_children(gateway) for gateway in ("g1", "g2")]
+
+    assert await counts() == [2, 1]
+    assert (await registry.set_parent("acme", "a", "g2")).parent == "g2"
+    await registry.set_parent("acme", "d", "g1")
+    assert await counts() == [2, 2]
+    await registry.put_device(Device(id="b", tenant="acme", name="b"))
+    await registry.delete_device("acme", "a")
+    assert await counts() == [1, 1]
+    with pytest.raises(NotFound):
+        await registry.set_parent("other", "b", "g1")
+
+
+async def test_what_no_chain_was_told_of_is_noted_until_it_was(registry: Registry) -> None:
+    for id in ("a", "b", "c"):
+        await registry.put_device(Device(id=id, tenant="acme", name=id), unannounced=id != "c")
+    assert await registry.unannounced(["a", "b", "c", "nobody"]) == {"a", "b"}
+    await registry.announced(["a"])
+    await registry.delete_device("acme", "b")
+    assert await registry.unannounced(["a", "b", "c"]) == set()
+    assert await registry.unannounced([]) == set()
+
+
+async def test_the_type_a_gateway_gave_stays_and_is_shown_before_the_product(registry: Registry) -> None:
+    await registry.put_product(Product(id="p1", tenant="acme"))
+    made = await registry.put_device(Device(id="a", tenant="acme", name="a", type="thermostat"))
+    assert made.shown_type == "thermostat"
+    changed = await registry.put_device(Device(id="a", tenant="acme", name="a", product="p1"))
+    assert (changed.type, changed.shown_type) == ("thermostat", "thermostat")
+    assert Device(id="b", tenant="acme", name="b", product="p1").shown_type == "p1"
+    assert Device(id="b", tenant="acme", name="b").shown_type == "default"

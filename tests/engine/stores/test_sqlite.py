@@ -1,33 +1,22 @@
+"""What is SQLite's own about the embedded store: its file, its failures. What every store does: tests/conformance."""
+
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import engine.stores.sqlite as sqlite_store
+import engine.stores.sqlite_writer as sqlite_writer
 from engine.errors import StoreUnavailable
 from engine.message import Point
+from engine.stores import sqlite_aggregates, sqlite_reads, sqlite_series
 from engine.stores.sqlite import SqliteTimeseries
-from engine.stores.sqlite_schema import Fresh, Names
+from engine.stores.sqlite_schema import MAKE, Fresh, Names
+from engine.stores.sqlite_series import table
+from engine.stores.windows import window
 
 pytestmark = pytest.mark.asyncio
-
-WRITER = """
-import asyncio, sys
-from engine.message import Point
-from engine.stores.sqlite import SqliteTimeseries
-async def main(path, me):
-    store = SqliteTimeseries(path)
-    await store.open()
-    for batch in range(10):
-        await store.write([Point("t", f"d{i % 5}", f"k{batch}", me * 1000 + i, me) for i in range(200)])
-    await store.close()
-asyncio.run(main(sys.argv[1], int(sys.argv[2])))
-"""
 
 
 async def opened(path: Path) -> SqliteTimeseries:
@@ -36,77 +25,60 @@ async def opened(path: Path) -> SqliteTimeseries:
     return store
 
 
+def writing(store: SqliteTimeseries) -> sqlite3.Connection:
+    db = store._writer._db
+    assert db is not None
+    return db
+
+
 async def test_points_stay_when_the_file_is_opened_again(tmp_path: Path) -> None:
     store = await opened(tmp_path / "new" / "points.db")
     await store.write([Point("t", "d", "k", 1, 42.0)])
     await store.close()
     again = await opened(tmp_path / "new" / "points.db")
-    assert await again.latest("t", "d") == [Point("t", "d", "k", 1, 42.0)]
+    assert await again.latest("t", ["d"]) == [Point("t", "d", "k", 1, 42.0)]
     await again.close()
 
 
 async def test_durability_settings_hold(tmp_path: Path) -> None:
     store = await opened(tmp_path / "points.db")
-    db = store._writer
-    assert db is not None
-    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert writing(store).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert writing(store).execute("PRAGMA synchronous").fetchone() == (2,)
     await store.close()
-
-
-async def test_several_processes_write_one_file(tmp_path: Path) -> None:
-    path = tmp_path / "points.db"
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(me)]) for me in range(3)]
-    codes = [await asyncio.to_thread(writer.wait) for writer in writers]
-    assert codes == [0, 0, 0]
-    store = await opened(path)
-    for device in range(5):
-        page = await store.range("t", f"d{device}", None, 0, 10**6, limit=10_000)
-        assert len(page.points) == 3 * 10 * 40
-    await store.close()
-
-
-async def test_another_process_that_deletes_does_not_orphan_our_ids(tmp_path: Path) -> None:
-    ours, theirs = await opened(tmp_path / "points.db"), await opened(tmp_path / "points.db")
-    await ours.write([Point("t", "d", "k", 1, 1)])
-    await theirs.delete_device("t", "d")
-    await ours.write([Point("t", "d", "k", 2, 2)])
-    assert await theirs.latest("t", "d") == [Point("t", "d", "k", 2, 2)]
-    await ours.close()
-    await theirs.close()
 
 
 async def test_a_held_lock_is_unavailable_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_store, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sqlite_writer, "BUSY_TIMEOUT_S", 0.05)
     store = await opened(tmp_path / "points.db")
     other = sqlite3.connect(tmp_path / "points.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailable, match="locked"):
+    with pytest.raises(StoreUnavailable, match=r"points\.db.*locked"):
         await store.write([Point("t", "new", "k", 1, 1)])
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await SqliteTimeseries(tmp_path / "points.db").open()
     other.execute("ROLLBACK")
     other.close()
-    assert await store.latest("t", "new") == []
+    assert await store.latest("t", ["new"]) == []
     await store.write([Point("t", "new", "k", 1, 1)])
-    assert len(await store.latest("t", "new")) == 1
+    assert len(await store.latest("t", ["new"])) == 1
     await store.close()
 
 
 async def test_a_full_disk_is_unavailable_and_ids_of_the_fallen_transaction_are_forgotten(tmp_path: Path) -> None:
     store = await opened(tmp_path / "points.db")
-    db = store._writer
-    assert db is not None
-    pages = db.execute("PRAGMA page_count").fetchone()[0]
-    db.execute(f"PRAGMA max_page_count = {pages + 2}")
+    await store.write([Point("t", "before", "k", 1, 1)])
+    pages = writing(store).execute("PRAGMA page_count").fetchone()[0]
+    writing(store).execute(f"PRAGMA max_page_count = {pages + 2}")
     with pytest.raises(StoreUnavailable, match="full"):
         await store.write([Point("t", f"d{i}", "k", i, "x" * 200) for i in range(500)])
-    db.execute("PRAGMA max_page_count = 1000000")
-    assert await store.latest("t", "d1") == []
+    assert await store.latest("t", ["before", "d1"]) == [Point("t", "before", "k", 1, 1)]
+    writing(store).execute("PRAGMA max_page_count = 1000000")
     await store.write([Point("t", "another", "k", 1, 1)])  # takes the row id that d0 had in vain
     await store.write([Point("t", "d0", "k", 1, 2)])
-    assert await store.latest("t", "another") == [Point("t", "another", "k", 1, 1)]
-    assert await store.latest("t", "d0") == [Point("t", "d0", "k", 1, 2)]
+    assert await store.latest("t", ["another"]) == [Point("t", "another", "k", 1, 1)]
+    assert await store.latest("t", ["d0"]) == [Point("t", "d0", "k", 1, 2)]
     await store.close()
 
 
@@ -116,6 +88,33 @@ async def test_no_database_and_no_directory(tmp_path: Path) -> None:
         await SqliteTimeseries(tmp_path / "text").open()
     with pytest.raises(StoreUnavailable):
         await SqliteTimeseries(tmp_path / "text" / "points.db").open()
+    with pytest.raises(StoreUnavailable, match="unable to open"):
+        await SqliteTimeseries(tmp_path).open()
+
+
+async def test_a_damaged_file_says_so_and_stays_usable_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "points.db"
+    store = await opened(path)
+    points = [Point("t", f"d{i}", "k", ts_ms, "x" * 100) for i in range(20) for ts_ms in range(100)]
+    await store.write(points)
+    await store.close()
+    store = await opened(path)
+    with path.open("r+b") as file:
+        for page in range(path.stat().st_size // 4096 // 2, path.stat().st_size // 4096):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 100)
+    everything = [f"d{i}" for i in range(20)]
+    for call in (
+        store.latest("t", everything),
+        store.range("t", everything, None, 0, 1000, limit=5000),
+        store.aggregate("t", everything, None, 0, 1000, ["count"], window("1s")),
+        store.delete("t", everything, None, 0, 1000),
+        store.write(points),
+    ):
+        with pytest.raises(StoreUnavailable, match=r"points\.db: database disk image is malformed"):
+            await call
+    assert await store.latest("t", ["nobody"]) == []
+    await store.close()
 
 
 async def test_a_newer_file_is_refused(tmp_path: Path) -> None:
@@ -126,18 +125,47 @@ async def test_a_newer_file_is_refused(tmp_path: Path) -> None:
         await SqliteTimeseries(tmp_path / "points.db").open()
 
 
-async def test_delete_goes_by_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_store, "DELETE_SLICE", 7)
-    store = await opened(tmp_path / "points.db")
-    await store.write([Point("t", device, key, i, i) for device in "de" for key in "ab" for i in range(20)])
-    await store.delete_device("t", "d")
-    assert await store.latest("t", "d") == []
-    assert len((await store.range("t", "e", None, 0, 100)).points) == 40
-    await store.close()
-
-
 async def test_names_are_bounded() -> None:
     names = Names(limit=10)
     names.learn(Fresh({("t", f"d{i}"): i + 1 for i in range(25)}, {f"k{i}": i + 1 for i in range(25)}))
     assert len(names._devices) == 10
     assert list(names._keys) == [f"k{i}" for i in range(15, 25)]
+
+
+async def test_the_room_of_forgotten_points_is_used_again(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "points.db")
+
+    async def pages_after(day: int) -> int:
+        await store.write([Point("t", f"d{i % 10}", "k", day * 10_000 + i, "x" * 50) for i in range(5000)])
+        return int(writing(store).execute("PRAGMA page_count").fetchone()[0])
+
+    first = await pages_after(0)
+    for day in range(1, 5):
+        await store.delete("t", [f"d{i}" for i in range(10)], None, 0, day * 10_000)
+        last = await pages_after(day)
+    assert last <= first + 2
+    await store.close()
+
+
+async def test_no_statement_reads_more_of_the_points_than_it_has_to() -> None:
+    db = sqlite3.connect(":memory:")
+    for statement in MAKE:
+        db.execute(statement)
+    columns = "".join(f", {each} AS c{i}" for i, each in enumerate(sqlite_aggregates._SUMS))
+    for sql in (
+        sqlite_series._WALK,
+        sqlite_reads._NEWEST.format(table=table(2, 3)),
+        sqlite_reads._HEADS.format(table=table(2, 5), order="ASC"),
+        sqlite_reads._HEADS.format(table=table(2, 5), order="DESC"),
+        sqlite_reads._BLOCK.format(order="DESC"),
+        sqlite_aggregates._EXTENT.format(table=table(2, 3)),
+        sqlite_aggregates._BUCKETS.format(table=table(2, 3), columns=columns, shown="", joined=""),
+        sqlite_aggregates._RANKED.format(table=table(2, 3), places="1"),
+        sqlite_writer._SLICE,
+        sqlite_writer._DELETE,
+    ):
+        marks = 1 if "?1" in sql else sql.count("?")
+        plan = [row[3] for row in db.execute("EXPLAIN QUERY PLAN " + sql, [None] * marks)]
+        assert any("USING PRIMARY KEY (device=?" in line for line in plan), plan
+        assert not any("SCAN ts_kv" in line or "SCAN t" in line for line in plan), plan
+    db.close()

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import BadInput
-from nodes.codecs.lenient_json import MAX_LENIENT_BYTES, decode_lenient, tb_cast, typed_number
+from nodes.codecs.lenient_json import MAX_LENIENT_BYTES, decode_lenient, decode_members, tb_cast, typed_number
 from nodes.codecs.values import check_value, decode_json
 
 
@@ -264,3 +264,49 @@ def test_every_truncation_is_refused():
 def test_a_typed_number_says_why_it_is_refused():
     with pytest.raises(BadInput, match="64 bits"):
         typed_number("9223372036854775808", long_as_text=False)
+
+
+@pytest.mark.spec("TB-X2", "TB-S7")
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":1e3,"b":{"x":12345678901234567890},"":{"y":[]},"deep":%s,"key":{"":1},"last":1,"last":2}',
+        b"{a:1e3,b:{x:12345678901234567890},'':{y:[]},'deep':%s,key:{'':1},last:1,last:2}",
+    ],
+)
+def test_members_are_read_each_by_itself(body):
+    found = decode_members(body % (b"[" * 20 + b"]" * 20))
+    assert isinstance(found.pop("key"), BadInput)
+    found.pop("deep")
+    assert repr(found) == repr({"a": 1000, "b": {"x": "12345678901234567890"}, "": {"y": []}, "last": 2})
+
+
+def test_a_member_that_cannot_be_read_spoils_no_other():
+    found = decode_members(b'{"good":1,"deep":%s,"text":"\xff"}' % (b"[" * 500 + b"]" * 500))
+    assert found["good"] == 1
+    assert "nested too deeply" in str(found["deep"])
+    assert isinstance(found["text"], BadInput)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"5", b"null", b"{", b'{"a":1}x', b"\xff", b"{a:[}", b"[" * 5000])
+def test_only_objects_have_members(body):
+    with pytest.raises(BadInput):
+        decode_members(body)
+
+
+def test_members_of_a_long_text_must_be_strict():
+    body = b'{"a":"%s"}' % (b"x" * MAX_LENIENT_BYTES)
+    assert len(decode_members(body)["a"]) == MAX_LENIENT_BYTES
+    with pytest.raises(BadInput, match="too long"):
+        decode_members(body.replace(b'"a"', b"a"))
+
+
+@given(st.text("{}[]'\":,;=>#/*\\ \nua0d8-.e1", max_size=40).map(str.encode) | st.binary(max_size=60))
+def test_any_bytes_are_members_or_bad_input(body):
+    try:
+        members = decode_members(body)
+    except BadInput:
+        return
+    for value in members.values():
+        if not isinstance(value, BadInput):
+            check_value(value)

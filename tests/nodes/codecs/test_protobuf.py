@@ -1,3 +1,4 @@
+import contextlib
 from typing import Any
 
 import pytest
@@ -409,3 +410,70 @@ def test_a_damaged_set_builds_or_is_bad_input(data):
         check_value(codec.decode(b"\x08\x01"))
     except BadInput:
         return
+
+
+def levels() -> bytes:
+    """A message whose fields have other names in JSON, and one with a text."""
+    made = file("levels.proto", package="levels")
+    inner = made.message_type.add(name="Inner")
+    inner.field.extend([field("inner_level", 1, Field.TYPE_INT32)])
+    levels = made.message_type.add(name="Levels")
+    levels.oneof_decl.add(name="_water_level")
+    levels.field.extend(
+        [
+            field("battery_level", 1, Field.TYPE_INT64),
+            field("water_level", 2, Field.TYPE_DOUBLE, optional_oneof=0),
+            field("inner_part", 3, Field.TYPE_MESSAGE, type_name=".levels.Inner"),
+            field("plain", 4, Field.TYPE_BOOL),
+            field("some_text", 5, Field.TYPE_STRING),
+        ]
+    )
+    return serialized(made)
+
+
+@pytest.mark.spec("TB-X1")
+def test_fields_may_go_by_their_names_in_json():
+    codec = ProtoCodec(levels(), "levels.Levels", json_names=True)
+    body = varint(1 << 3) + varint(7) + inside(3, varint(1 << 3) + varint(5))
+    wanted = {"batteryLevel": 7, "plain": False, "someText": "", "innerPart": {"innerLevel": 5}}
+    assert codec.decode(body) == wanted
+    assert ProtoCodec(levels(), "levels.Levels").decode(body)["battery_level"] == 7
+
+
+@pytest.mark.spec("TB-X1")
+def test_a_message_is_written_from_its_json_form():
+    codec = ProtoCodec(levels(), "levels.Levels", json_names=True)
+    said = {"batteryLevel": 7, "waterLevel": 1.5, "innerPart": {"innerLevel": 5}, "someText": "x", "unknown": [1]}
+    assert codec.decode(codec.encode(said)) == {
+        "batteryLevel": 7, "plain": False, "someText": "x", "waterLevel": 1.5, "innerPart": {"innerLevel": 5},
+    }  # fmt: skip
+    written = codec.encode({"some_text": {"a": [1, 2.0]}})
+    assert codec.decode(written)["someText"] == '{"a":[1,2.0]}'
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"battery_level": "x"},
+        {"battery_level": 2**70},
+        {"plain": 5},
+        {"inner_part": 1},
+        {"inner_part": {"inner_level": []}},
+        {"water_level": {}},
+    ],
+)
+def test_what_a_field_cannot_hold_is_refused(value):
+    with pytest.raises(BadInput, match="not a value of this type"):
+        ProtoCodec(levels(), "levels.Levels").encode(value)
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+))  # fmt: skip
+def test_any_value_is_written_or_refused(value):
+    codec = ProtoCodec(levels(), "levels.Levels")
+    for name in ("battery_level", "water_level", "inner_part", "plain", "some_text"):
+        with contextlib.suppress(BadInput):
+            codec.decode(codec.encode({name: value}))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import BadInput
+from engine.stores.values import MAX_TS_MS
 from nodes.codecs.records import (
     Instant,
     Record,
@@ -18,7 +19,6 @@ from nodes.codecs.records import (
     transform_result,
     unwrapped,
 )
-from nodes.event_time import MAX_TS_MS
 
 NOW = 1_700_000_000_123
 T0 = 1_462_281_856_000  # 2016-05-03T13:24:16Z

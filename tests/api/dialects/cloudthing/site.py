@@ -56,7 +56,7 @@ class Site:
         """Every point of the device in order of time, as (key, value, ms, place)."""
         device = device or self.device
         await self.stack.idle()
-        page = await self.stack.store.range(device.tenant, device.id, None, 0, 2**53)
+        page = await self.stack.store.range(device.tenant, [device.id], None, 0, 2**53)
         return [
             (point.key, point.value, point.ts_ms, None if point.lat is None else {"lat": point.lat, "lon": point.lon})
             for point in page.points

@@ -44,7 +44,7 @@ class Coap:
 async def serve(site, stack):
     listening = _listen_coap("127.0.0.1:0")
     port = int(shown(listening).rpartition(":")[2])
-    server = CoapServer(CloudThingCoap(site.service), listening)
+    server = CoapServer([CloudThingCoap(site.service)], listening)
     await server.start()
     stack.push_async_callback(server.stop, 1.0)
     return port
@@ -254,7 +254,7 @@ async def test_libcoap_observes_commands(coap):
 async def test_a_server_that_stops_answers_what_it_has_in_hand(redis_url):
     async with running(redis_url) as site:
         listening = _listen_coap("127.0.0.1:0")
-        server = CoapServer(CloudThingCoap(site.service), listening)
+        server = CoapServer([CloudThingCoap(site.service)], listening)
         port = int(shown(listening).rpartition(":")[2])
         await server.start()
         client = await Context.create_client_context(transports=["udp6"])

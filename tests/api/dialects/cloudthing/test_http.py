@@ -313,7 +313,7 @@ async def test_the_first_message_that_is_accepted_activates_the_device(site):
 async def test_sync_answers_when_the_points_can_be_read(site, ct, body):
     response = await post(site, body, TYPES[ct], path=PATH + "?sync=true")
     assert (response.status_code, response.content) == (200, b"")
-    assert [point.value for point in await site.stack.store.latest(TENANT, site.device.id)] == [36.6]
+    assert [point.value for point in await site.stack.store.latest(TENANT, [site.device.id])] == [36.6]
 
 
 @pytest.mark.spec("G-20", "G-21")

@@ -38,11 +38,13 @@ async def clients(site):
     """Opens raw connections to the site; closes them at the end."""
     opened = []
 
-    async def connect(user=USER, password=TOKEN, *, client_id="c1", clean=True):
+    async def connect(user=USER, password=TOKEN, *, client_id="c1", clean=True, level=4):
         client = await RawClient.open(site.mqtt_port)
         opened.append(client)
         client.say(
-            Connect(4, clean, 0, client_id, None, user, password.encode() if isinstance(password, str) else password)
+            Connect(
+                level, clean, 0, client_id, None, user, password.encode() if isinstance(password, str) else password
+            )
         )
         client.connack = await client.hear()
         return client
@@ -71,7 +73,18 @@ async def mosquitto(site, *arguments):
 
 
 @pytest.mark.spec("CT-20", "CT-21", "CT-22", "CT-24", "CT-S17")
-@pytest.mark.parametrize("more", [[], ["-q", "1"], ["-q", "2"], ["-i", "any id"], ["-q", "1", "-r"], ["-V", "mqttv31"]])
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        ["-q", "1"],
+        ["-q", "2"],
+        ["-i", "any id"],
+        ["-q", "1", "-r"],
+        ["-V", "mqttv31"],
+        ["-V", "5", "-q", "1", "-r"],
+    ],
+)
 async def test_the_documented_call_of_mosquitto(site, more):
     # As printed but for the host and the port.
     code, output = await mosquitto(
@@ -123,6 +136,20 @@ async def test_every_qos_is_stored_and_nothing_is_retained(site, clients):
     assert await client.hear_many(3) == [Puback(7), Pubrec(8), Pubcomp(8)]
     await client.subscribe(f"v1/{DEVICE}/commands/+")
     assert len(await site.points()) == 3
+
+
+@pytest.mark.spec("CT-22", "G-10")
+async def test_mqtt_5_says_why_data_was_not_stored(site, clients):
+    client = await clients(level=5)
+    assert client.connack.properties.maximum_packet_bytes == MAX_PAYLOAD_BYTES
+    client.say(data(b"{", 1), data(ONE, 2))
+    refused, stored = await client.hear_many(2)
+    assert (refused.packet_id, refused.reason, stored) == (1, 0x99, Puback(2))
+    assert "data of device" in refused.properties.reason
+    client.say(data(ONE, 3, topic="v1/another/data"))
+    goodbye = await client.hear()
+    assert (goodbye.reason, "is not of device" in goodbye.properties.reason) == (0x87, True)
+    assert (await clients(password="wrong", level=5)).connack.code == 0x86
 
 
 @pytest.mark.spec("CT-21", "CT-S13", "G-10")
@@ -389,16 +416,16 @@ async def test_a_device_answers_a_command_and_does_not_hear_itself(site, clients
 async def test_what_could_not_be_marked_as_delivered_is_not_sent_twice(site, clients, monkeypatch):
     from redis.exceptions import ConnectionError as RedisConnectionError
 
-    from api.dialects.cloudthing import deliveries
+    from api import deliveries
 
     monkeypatch.setattr(deliveries, "TRY_AGAIN_S", 0.01)
     real, failures = site.stack.commands.delivered, [1, 1]
 
-    async def delivered(*arguments):
+    async def delivered(*arguments, **named):
         if failures:
             failures.pop()
             raise RedisConnectionError("away")
-        await real(*arguments)
+        await real(*arguments, **named)
 
     monkeypatch.setattr(site.stack.commands, "delivered", delivered)
     client = await clients()

@@ -406,7 +406,7 @@ async def test_a_process_that_missed_the_hint_gives_the_command_when_it_looks_ag
         await until(lambda: attached(site))
         deaf = service.deliveries._devices[site.device.id]
         await until(lambda: deaf.sessions[0].seen is not None)
-        deaf.remove()
+        deaf.unlisten()
         await site.command("turn", "ON")
         chunk = b"2;id=turn\r\nON\r\n"
         assert await here.read(len(chunk)) == chunk

@@ -8,8 +8,10 @@ import httpx
 
 from api.dialects.thingsboard.http import ThingsBoardHttp
 from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
+from api.dialects.thingsboard.mqtt_provision import ProvisioningMqtt
 from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.settings import Settings
+from api.transports.http import Surface
 from engine.message import Message, new_id, now_ms
 from engine.stores.registry import Device
 from tests.api.stack import TENANT, Stack
@@ -26,6 +28,7 @@ class Site(Stack):
         self.settings = settings or Settings()
         self.server = server
         self.d1: Device
+        self.parts: Parts
         self.http: httpx.AsyncClient
         self.address = ""
         self.mqtt_port = 0
@@ -35,16 +38,22 @@ class Site(Stack):
         self.d1 = await self.device("d1", token=TOKEN)
         parts = Parts(
             auth=self.auth, intake=self.intake, replies=self.replies, commands=self.commands,
-            attributes=self.attributes, live=self.live, settings=self.settings,
+            attributes=self.attributes, live=self.live, registry=self.registry, claims=self.claims,
+            firmware=self.firmware, rollouts=self.rollouts, settings=self.settings,
         )  # fmt: skip
+        self.parts = parts
         surface, mqtt = ThingsBoardHttp(parts), ThingsBoardMqtt(parts)
         self._exit.push_async_callback(surface.stop)
         self._exit.push_async_callback(mqtt.stop)
-        self.serve(surface)
+        self.serve(surface, *self.more_surfaces())
         self.address = await self.listen(server=self.server)
         self.http = await self.client(self.address)
-        self.mqtt_port = await self.mqtt(mqtt)
+        self.mqtt_port = await self.mqtt(ProvisioningMqtt(parts), mqtt)
         return self
+
+    def more_surfaces(self) -> list[Surface]:
+        """What is served besides the device API."""
+        return []
 
     async def post(self, what: str, body: str | bytes, **options: Any) -> httpx.Response:
         return await self.http.post(f"{PATH}/{what}", content=body, **options)

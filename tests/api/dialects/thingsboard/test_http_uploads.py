@@ -203,7 +203,7 @@ async def test_the_content_type_does_not_matter(site: Site, header: str | None) 
 @pytest.mark.spec("G-20")
 async def test_sync_waits_for_the_store_and_tells_a_failure(site: Site) -> None:
     assert (await site.post("telemetry?sync=true", '[{"ts":1,"values":{"a":1}},{"ts":2,"values":{"a":2}}]')).is_success
-    assert [(point.ts_ms, point.value) for point in await site.store.latest("acme", site.d1.id)] == [(2, 2)]
+    assert [(point.ts_ms, point.value) for point in await site.store.latest("acme", [site.d1.id])] == [(2, 2)]
     save = {"kind": "script", "config": {"lang": "lua", "source": "error('no room')"}}
     await site.deploy({"chain": "root", "start": "s", "nodes": {"s": save}})
     await asyncio.sleep(1.2)  # a worker may go by the old deployment for a second

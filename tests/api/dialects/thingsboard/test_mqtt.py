@@ -11,9 +11,10 @@ from typing import Any
 import aiomqtt
 import msgspec
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from api.dialects.thingsboard.settings import Settings
-from api.transports.mqtt.packets import Publish
+from api.transports.mqtt.packets import Puback, Publish
 from engine.stores.registry import MQTT_BASIC, Credential
 from tests.api.dialects.thingsboard.site import TOKEN, Site
 from tests.api.dialects.thingsboard.test_http_polls import answering
@@ -161,7 +162,12 @@ async def test_attributes(site: Site, topic: str) -> None:
 
 @pytest.mark.spec("TB-X1", "TB-20", "TB-S12")
 @pytest.mark.parametrize(
-    ("ask", "answer"), [(ME + "attributes/request/", ME + "attributes/response/"), ("v2/a/req/", "v2/a/res/")]
+    ("ask", "answer"),
+    [
+        (ME + "attributes/request/", ME + "attributes/response/"),
+        ("v2/a/req/", "v2/a/res/"),
+        ("v2/a/req/j/", "v2/a/res/j/"),
+    ],
 )
 async def test_asking_for_attributes(site: Site, ask: str, answer: str) -> None:
     for scope in ("CLIENT", "SHARED", "SERVER"):
@@ -183,7 +189,7 @@ async def test_asking_for_attributes(site: Site, ask: str, answer: str) -> None:
 
 
 @pytest.mark.spec("TB-X1", "TB-34", "TB-S19")
-@pytest.mark.parametrize("topic", [ME + "attributes", "v2/a"])
+@pytest.mark.parametrize("topic", [ME + "attributes", "v2/a", "v2/a/j"])
 async def test_changes_of_shared_attributes(site: Site, topic: str) -> None:
     async with connected(site) as client:
         await subscribed(site, client, topic)
@@ -219,7 +225,10 @@ async def test_changes_while_a_persistent_client_is_away_are_told_when_it_is_bac
 
 
 @pytest.mark.spec("TB-X1", "TB-41", "TB-42", "TB-S20")
-@pytest.mark.parametrize(("ask", "answer"), [(ME + "rpc/request/", ME + "rpc/response/"), ("v2/r/req/", "v2/r/res/")])
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [(ME + "rpc/request/", ME + "rpc/response/"), ("v2/r/req/", "v2/r/res/"), ("v2/r/req/j/", "v2/r/res/j/")],
+)
 async def test_a_command_and_its_answer(site: Site, ask: str, answer: str) -> None:
     async with connected(site) as client:
         await subscribed(site, client, ask + "+")
@@ -229,6 +238,53 @@ async def test_a_command_and_its_answer(site: Site, ask: str, answer: str) -> No
         got = await operator.next(5)
         assert got.data == {"result": "ok"}
         operator.__exit__()
+
+
+@pytest.mark.spec("TB-X1", "TB-42", "TB-S21")
+async def test_answers_and_questions_are_acknowledged_when_they_are_done(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And done again while Redis is away, before anything that the device says later."""
+    failures = [1]
+    for owner, name in ((site.commands, "answer"), (site.attributes, "read")):
+        monkeypatch.setattr(owner, name, failing_once(getattr(owner, name), failures))
+    async with connected(site) as client:
+        await subscribed(site, client, ME + "rpc/request/+", ME + "attributes/response/+")
+        operator = await site.command("turn", {})
+        await said(client)
+        telemetry = asyncio.create_task(client.publish(ME + "telemetry", '{"a":1}', 1))
+        await client.publish(ME + "rpc/response/1", '{"done":1}', 1)
+        assert failures == []
+        assert (await operator.next(5)).data == {"done": 1}
+        operator.__exit__()
+        await client.publish(ME + "rpc/response/1", '{"too":"late"}', 1)
+        await client.publish(ME + "attributes/request/1", "{}", 1)
+        assert (await said(client))[0] == ME + "attributes/response/1"
+        await telemetry
+
+
+def failing_once(real: Any, failures: list[int]) -> Any:
+    """The call, which finds Redis away as often as there are failures left."""
+
+    async def call(*args: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise RedisConnectionError("away")
+        return await real(*args)
+
+    return call
+
+
+@pytest.mark.spec("TB-X1", "G-11")
+async def test_nothing_is_retained(site: Site) -> None:
+    async with connected(site) as client:
+        await client.publish(ME + "telemetry", '{"a":1}', 1, retain=True)
+        await client.publish(ME + "attributes", '{"own":1}', 1, retain=True)
+    assert await site.latest(site.d1) == {"a": 1}
+    async with connected(site) as client:
+        await subscribed(site, client, ME + "attributes")
+        await site.attributes.write(TENANT, site.d1.id, "SHARED", {"shared": 1})
+        assert await said(client) == (ME + "attributes", {"shared": 1})
 
 
 @pytest.mark.spec("TB-X1", "TB-S17")
@@ -278,6 +334,9 @@ async def test_a_call_is_answered_by_the_chain(site: Site) -> None:
         assert await said(client) == (ME + "rpc/response/7", {"got": 1})
         await client.publish("v2/r/req/8", '{"method":"m","params":{"n":2}}', 1)
         assert await said(client) == ("v2/r/res/8", {"got": 2})
+        await subscribed(site, client, "v2/r/res/j/+")
+        await client.publish("v2/r/req/j/9", '{"method":"m","params":{"n":3}}', 1)
+        assert await said(client) == ("v2/r/res/j/9", {"got": 3})
 
 
 @pytest.mark.spec("TB-S22")
@@ -385,6 +444,35 @@ async def test_what_may_be_subscribed_to(redis_url: str, topic: str, granted: in
         await client.login(username=TOKEN)
         assert (await client.subscribe(topic, 2)).codes == bytes([granted])
         await client.close()
+
+
+@pytest.mark.spec("TB-X1")
+async def test_a_device_gets_answers_that_it_did_not_subscribe_to(site: Site) -> None:
+    """As by the vendor's server; what was not asked for needs a subscription."""
+    client = await RawClient.open(site.mqtt_port)
+    await client.login(username=TOKEN)
+    await site.command("unasked", {})
+    await site.attributes.write(TENANT, site.d1.id, "SHARED", {"a": 1})
+    client.say(Publish(ME + "attributes/request/1", b"{}", 0, 0, False, False))
+    client.say(Publish(ME + "rpc/request/2", b'{"method":"getSessionLimits","params":{}}', 0, 0, False, False))
+    answers = [await client.hear() for _ in range(2)]
+    topics = {answer.topic for answer in answers if isinstance(answer, Publish)}
+    assert topics == {ME + "attributes/response/1", ME + "rpc/response/2"}
+    await client.close()
+
+
+async def test_a_device_has_so_many_sessions_and_the_oldest_ends(redis_url: str) -> None:
+    async with Site(redis_url, work=False, settings=Settings(max_sessions=2)) as site:
+        clients = []
+        for number in range(3):
+            clients.append(await RawClient.open(site.mqtt_port))
+            assert (await clients[-1].login(username=TOKEN, client_id=f"c{number}")).code == 0
+        assert await clients[0].hear() is None
+        for client in clients[1:]:
+            client.say(Publish(ME + "telemetry", b'{"a":1}', 1, 1, False, False))
+            assert isinstance(await client.hear(), Puback)
+        for client in clients:
+            await client.close()
 
 
 async def test_too_many_questions_at_once_close_the_connection(site: Site) -> None:

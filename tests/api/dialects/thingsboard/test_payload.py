@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from api.dialects.thingsboard.payload import Payloads, keys_of, visible
 from api.dialects.thingsboard.settings import Settings
-from api.dialects.thingsboard.topics import Down, subscription
 from engine.errors import BadInput
 from engine.stores import attributes
 from engine.stores.attributes import Attribute
@@ -93,10 +92,3 @@ def test_keys_and_what_is_visible() -> None:
     assert visible(found, ["a", "b", "c"], None) == {"client": {"a": 1}}
     assert visible(found, None, ["a", "b", "c"]) == {"shared": {"b": 2}}
     assert visible(found, [], []) == {}
-
-
-@given(st.text(max_size=40))
-def test_no_filter_but_the_devices_own_is_for_anything(topic_filter: str) -> None:
-    if not topic_filter.startswith(("v1/devices/me/", "v2/")):
-        assert subscription(topic_filter) is None
-    assert subscription("v1/devices/me/rpc/request/+") is Down.COMMANDS

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from api.transports.mqtt.decoding import decode
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Refusal
 from api.transports.mqtt.encoding import encode
-from api.transports.mqtt.packets import BAD_LOGIN, SUBSCRIPTION_REFUSED, Connack, Connect, Publish, Subscribe
+from api.transports.mqtt.packets import (
+    BAD_LOGIN,
+    SUBSCRIPTION_REFUSED,
+    Connack,
+    Connect,
+    Properties,
+    Publish,
+    Subscribe,
+)
 from api.transports.mqtt.server import MqttServer
 from api.transports.mqtt.settings import Settings
 from engine.errors import Refused
@@ -67,7 +75,11 @@ class MemoryStore:
 
 @dataclass
 class PlainLogin:
-    """May publish and subscribe under `dev/`; topic `dev/drop` is dropped, `dev/echo` is answered without storing."""
+    """May publish and subscribe under `dev/`; topic `dev/drop` is dropped, `dev/echo` is answered without storing.
+
+    `dev/first` takes a wait: the next of `firsts` says how it ends, an error, an event to wait for, or what part of it
+    is refused. `dev/part` is refused in part at once.
+    """
 
     scope: str
     store_name: str = "device"
@@ -75,6 +87,7 @@ class PlainLogin:
     may_persist: bool = True
     honours_wills: bool = False
     events: list = field(default_factory=list)
+    firsts: list = field(default_factory=list)
     session: object = None
 
     def connected(self, session):
@@ -94,8 +107,21 @@ class PlainLogin:
         message = Message(
             id=new_id(), ts_ms=now_ms(), tenant="t", type="RAW", originator=self.store_name, data=bytes(payload)
         )
+        if topic == "dev/part":
+            return Accepted([message], refused=Drop("one of two"))
+        if topic == "dev/first":
+            return Accepted(first=lambda: self.waited(message))
         copies = 3 if topic == "dev/many" else 1
         return Accepted([message] * copies, lambda: self.events.append(f"stored {payload.decode('latin1')}"))
+
+    async def waited(self, message):
+        how = self.firsts.pop(0)
+        if isinstance(how, Exception):
+            raise how
+        if isinstance(how, Drop):
+            return Accepted([message], lambda: self.events.append("stored a part"), refused=how)
+        await how.wait()
+        return [message]
 
     def may_subscribe(self, topic_filter):
         return 2 if topic_filter.startswith("dev/") else SUBSCRIPTION_REFUSED
@@ -137,6 +163,7 @@ class RawClient:
     def __init__(self, reader, writer):
         self.reader = reader
         self.writer = writer
+        self.level = 4
         self._rest = b""
         self._packets = []
 
@@ -145,7 +172,10 @@ class RawClient:
         return cls(*await asyncio.open_connection("127.0.0.1", port, **options))
 
     def say(self, *packets):
-        self.writer.write(b"".join(packet if isinstance(packet, bytes) else encode(packet) for packet in packets))
+        for packet in packets:
+            if isinstance(packet, Connect):
+                self.level = packet.level
+            self.writer.write(packet if isinstance(packet, bytes) else encode(packet, self.level))
 
     async def hear(self):
         """The next packet; None when the server closed."""
@@ -157,7 +187,7 @@ class RawClient:
                     got = b""
                 if not got:
                     return None
-                decoded = decode(self._rest + got, 10_000_000)
+                decoded = decode(self._rest + got, 10_000_000, level=self.level)
                 assert decoded.error is None
                 self._rest = (self._rest + got)[decoded.consumed :]
                 self._packets += decoded.packets
@@ -166,9 +196,10 @@ class RawClient:
     async def hear_many(self, count):
         return [await self.hear() for _ in range(count)]
 
-    async def login(self, username="d1", client_id="c1", clean=True, keep_alive_s=0, level=4, will=None):
-        """Log in; the CONNACK."""
-        self.say(Connect(level, clean, keep_alive_s, client_id, will, username, b"secret"))
+    async def login(self, username="d1", client_id="c1", clean=True, keep_alive_s=0, level=4, will=None, **said):
+        """Log in; the CONNACK. `said` are properties of level 5."""
+        properties = Properties(**said) if said else None
+        self.say(Connect(level, clean, keep_alive_s, client_id, will, username, b"secret", properties))
         answer = await self.hear()
         assert isinstance(answer, Connack)
         return answer

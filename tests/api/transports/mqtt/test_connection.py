@@ -50,7 +50,7 @@ async def test_login(level):
     ("connect", "code"),
     [
         (Connect(client_id="c", username="d1", password=b"wrong"), 4),
-        (Connect(level=5), 1),
+        (Connect(level=2), 1),
         (Connect(level=4, clean=False, username="d1", password=b"secret"), 2),
         (Connect(level=3, clean=True, username="d1", password=b"secret"), 2),
     ],

@@ -1,5 +1,6 @@
 """The sending half of a session: order, limits, packet ids."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,9 +12,9 @@ from api.transports.mqtt.packets import Publish
 
 class Wire:
     def __init__(self, max_in_flight=2, max_waiting=256):
-        self.raw, self.cuts, self.settled = b"", 0, 0
+        self.raw, self.cuts, self.settled, self.refused = b"", 0, 0, []
         self.outgoing = Outgoing(
-            self.write, self.cut, self.settle, max_in_flight=max_in_flight, max_waiting=max_waiting
+            self.write, self.cut, self.settle, self.refuse, max_in_flight=max_in_flight, max_waiting=max_waiting
         )
         self.outgoing.subscriptions.add("a", 1)
 
@@ -25,6 +26,9 @@ class Wire:
 
     def settle(self):
         self.settled += 1
+
+    def refuse(self, topic, size):
+        self.refused.append((topic, size))
 
     def sent(self):
         raw, self.raw = self.raw, b""
@@ -119,3 +123,27 @@ def test_every_publication_is_sent_once_in_order_and_known_until_acknowledged(st
         assert [item.payload for item in wire.outgoing.remaining()] == [*open_ids.values(), *waiting]
     assert sent == [b"%d" % i for i in range(len(sent))]
     assert len(sent) == made or len(open_ids) == 3
+
+
+def test_an_acknowledgement_is_told_to_whoever_asked_for_it():
+    wire, told = Wire(max_in_flight=1), []
+    assert wire.outgoing.send("a", b"1", 1, lambda: told.append(1))
+    assert wire.outgoing.send("a", b"2", 1, lambda: told.append(2))
+    assert wire.outgoing.send("a", b"3", 0, lambda: told.append(3))
+    assert wire.outgoing.remaining() == [Queued("a", b"1", 1, 1), Queued("a", b"2", 1)]
+    assert told == []
+    wire.outgoing.acknowledged(2)
+    assert told == []
+    wire.outgoing.acknowledged(1)
+    assert told == [1, 3]
+    wire.outgoing.acknowledged(1)
+    wire.outgoing.acknowledged(2)
+    assert told == [1, 3, 2]
+    assert msgspec.msgpack.encode(wire.outgoing.remaining()) == b"\x90"
+
+
+def test_nobody_is_told_of_what_is_not_sent():
+    wire, told = Wire(), []
+    assert not wire.outgoing.send("b", b"1", 1, lambda: told.append(1))
+    assert not wire.outgoing._acked
+    assert told == []

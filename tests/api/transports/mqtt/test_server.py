@@ -3,20 +3,23 @@
 import asyncio
 import socket
 import ssl
-import subprocess
 
 import aiomqtt
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.packettypes import PacketTypes
 
+from api.certificate import asking_context
 from api.transports.mqtt.dialect import CloseReason
 from api.transports.mqtt.encoding import encode
 from api.transports.mqtt.packets import Connack, Connect, Puback, Publish, Subscribe
 from api.transports.mqtt.server import MqttServer
 from api.transports.mqtt.sessions import SessionStore
 from api.transports.mqtt.settings import Settings
+from engine.config import Tls
 from engine.errors import Refused
 from tests.api.transports.mqtt.harness import MemoryStore, PlainDialect, RawClient, Site, publication, until
+from tests.certificates import issued
 from tests.services import require
 
 pytestmark = pytest.mark.asyncio
@@ -81,6 +84,24 @@ async def test_a_client_that_never_reads_its_answers_is_not_read_and_then_cut():
         assert site.server.counters.received < 500
 
 
+async def test_a_client_that_reads_slowly_but_steadily_gets_a_large_packet():
+    large = b"x" * 8_000_000
+    async with Site(settings=Settings(write_stall_s=0.4)) as site:
+        client = await site.logged_in()
+        await client.subscribe("dev/a", qos=0)
+        site.server.send("d1", "dev/a", large, 0)
+        (connection,) = site.server._connections
+        assert connection.unsent_bytes > 1_000_000
+        got = 0
+        while got < len(large):
+            data = await client.reader.read(1_000_000)
+            assert data, "cut"
+            got += len(data)
+            # In all it takes longer than a client may that does not read at all.
+            await asyncio.sleep(0.05)
+        assert connection.unsent_bytes == 0
+
+
 async def test_sockets_bound_before_and_several_listeners():
     dialect, store = PlainDialect(), MemoryStore()
     server = MqttServer(lambda connect, peer: (dialect,), store.submit)
@@ -137,46 +158,40 @@ async def test_a_stop_does_not_wait_for_ever():
         await client.close()
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A self-signed certificate and its key, in one file."""
-    openssl = require("openssl")
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-         "-keyout", path, "-out", path.with_suffix(".crt")],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    path.write_text(path.read_text() + path.with_suffix(".crt").read_text())
-    return path
-
-
-async def test_tls_shows_the_dialect_the_clients_certificate(certificate):
-    inside = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate)
-    inside.load_cert_chain(certificate)
-    inside.verify_mode = ssl.CERT_OPTIONAL
-    outside = ssl.create_default_context(cafile=certificate)
+async def test_tls_shows_the_dialect_the_clients_certificate(tmp_path):
+    place, device = issued("localhost", authority=True), issued("device")
+    files = place.write(tmp_path, "server")
+    outside = ssl.create_default_context(cafile=files[0])
     dialect, store = PlainDialect(), MemoryStore()
     server = MqttServer(lambda connect, peer: (dialect,), store.submit)
-    [(_, port)] = await server.start(host="127.0.0.1", port=0, tls=inside, name="mqtts")
+    [(_, port)] = await server.start(host="127.0.0.1", port=0, tls=asking_context(Tls(*files)), name="mqtts")
     for _ in range(2):
         client = await RawClient.open(port, ssl=outside, server_hostname="localhost")
         await client.login()
         client.say(publication(b"x" * 60_000, 1))
         assert await client.hear() == Puback(1)
         await client.close()
-        outside.load_cert_chain(certificate)
+        outside.load_cert_chain(*device.write(tmp_path, "device"))
     await server.stop()
     with_none, with_one = dialect.peers
     assert (with_none.tls, with_none.certificate) == (True, None)
-    assert with_one.certificate == ssl.PEM_cert_to_DER_cert(certificate.with_suffix(".crt").read_text())
+    assert with_one.certificate == device.der
+
+
+async def test_who_does_not_shake_hands_is_cut(tmp_path):
+    tls = asking_context(Tls(*issued("localhost", authority=True).write(tmp_path, "server")))
+    server = MqttServer(lambda connect, peer: (), MemoryStore().submit, settings=Settings(handshake_s=0.1))
+    [(_, port)] = await server.start(host="127.0.0.1", port=0, tls=tls)
+    client = await RawClient.open(port)
+    assert await client.hear() is None
+    await client.close()
+    await server.stop()
 
 
 # Other people's clients.
 
 
-@pytest.mark.parametrize("protocol", [paho.MQTTv31, paho.MQTTv311])
+@pytest.mark.parametrize("protocol", [paho.MQTTv31, paho.MQTTv311, paho.MQTTv5])
 async def test_paho(protocol):
     async with Site() as site:
         got = []
@@ -202,22 +217,21 @@ async def test_paho(protocol):
         assert site.dialect.logins[0].events[-1] == CloseReason.DISCONNECT
 
 
-async def test_paho_of_version_5_is_refused():
-    async with Site() as site:
-        codes = []
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="p", protocol=paho.MQTTv5)
-        client.on_connect_fail = client.on_disconnect = lambda *_: codes.append("gone")
-        client.connect_async("127.0.0.1", site.port)
-        client.loop_start()
-        await until(lambda: codes)
-        client.disconnect()
-        await asyncio.to_thread(client.loop_stop)
-        assert site.server.counters.opened == 0
+KEPT_5 = paho.Properties(PacketTypes.CONNECT)
+KEPT_5.SessionExpiryInterval = 60
 
 
-async def test_aiomqtt(redis):
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"clean_session": False},
+        {"protocol": aiomqtt.ProtocolVersion.V5, "clean_start": False, "properties": KEPT_5},
+    ],
+    ids=["3.1.1", "5"],
+)
+async def test_aiomqtt(redis, kept):
     async with Site(SessionStore(redis)) as site:
-        options = {"username": "d1", "password": "secret", "identifier": "a", "clean_session": False}
+        options = {"username": "d1", "password": "secret", "identifier": "a", **kept}
         async with aiomqtt.Client("127.0.0.1", site.port, **options) as client:
             await client.subscribe("dev/#", qos=1)
             for qos in range(3):
@@ -234,11 +248,12 @@ async def test_aiomqtt(redis):
         assert site.store.payloads == [b"0", b"1", b"2"]
 
 
+@pytest.mark.parametrize("version", ["311", "5"])
 @pytest.mark.parametrize("qos", ["0", "1", "2"])
-async def test_mosquitto(qos):
+async def test_mosquitto(qos, version):
     publish, subscribe = require("mosquitto_pub"), require("mosquitto_sub")
     async with Site() as site:
-        common = ["-h", "127.0.0.1", "-p", str(site.port), "-u", "d1", "-P", "secret", "-q", qos]
+        common = ["-h", "127.0.0.1", "-p", str(site.port), "-u", "d1", "-P", "secret", "-q", qos, "-V", version]
         listening = await asyncio.create_subprocess_exec(
             subscribe, *common, "-t", "dev/+", "-C", "1", "-F", "%t %p %q", stdout=asyncio.subprocess.PIPE
         )

@@ -1,0 +1,1 @@
+"""Points in files and streams: formats, and moving them between stores."""

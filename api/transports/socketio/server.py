@@ -1,0 +1,41 @@
+"""The Socket.io server of a process, for both revisions of its protocol. Namespaces are the dialects'."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import socketio
+
+from api.transports.http_exchange import Asgi
+from api.transports.socketio.translation import MAX_BODY_BYTES, Translation
+
+PING_INTERVAL_S, PING_TIMEOUT_S = 25, 5
+PATH: Final = "socket.io"
+"""First segment of its paths."""
+
+
+class SocketIo:
+    """The library's server with the translation before it. `application` goes into the front."""
+
+    def __init__(self, namespaces: list[socketio.AsyncNamespace], ping_interval_s: float = PING_INTERVAL_S) -> None:
+        self.server = socketio.AsyncServer(
+            async_mode="asgi", cors_allowed_origins="*", ping_interval=ping_interval_s, ping_timeout=PING_TIMEOUT_S,
+            max_http_buffer_size=MAX_BODY_BYTES, logger=False, engineio_logger=False,
+            # Clients of revision 3 are always in the first namespace as well.
+            namespaces=["/", *(each.namespace for each in namespaces)],
+        )  # fmt: skip
+        for namespace in namespaces:
+            self.server.register_namespace(namespace)
+        sessions: dict[str, Any] = self.server.eio.sockets
+        application = socketio.ASGIApp(self.server, socketio_path=PATH)
+        self.application: Asgi = Translation(application, sessions.__contains__, ping_interval_s, PING_TIMEOUT_S)
+
+    def waiting(self, namespace: str, sid: str) -> int:
+        """Packets that a client of a namespace has not taken yet."""
+        engine_sid = self.server.manager.eio_sid_from_sid(sid, namespace)
+        session = self.server.eio.sockets.get(engine_sid)
+        return 0 if session is None else int(session.queue.qsize())
+
+    async def stop(self) -> None:
+        """Disconnect everybody."""
+        await self.server.shutdown()
