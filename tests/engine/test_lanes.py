@@ -56,7 +56,7 @@ async def test_a_lane_survives_a_crash_in_order(bench: Bench) -> None:
     gate.closed = False
     await bench.work(plans, name="w2")
     await bench.ingress.submit([message("a", {"n": 300})])
-    await until(lambda: len(gate.of("a")) == 301)
+    await until(lambda: len(gate.of("a")) == 301, 30)
     assert gate.of("a") == list(range(301))
     await until(bench.no_lanes)
 

@@ -141,7 +141,7 @@ class TestRun:
         assert ran.code == 0, ran.err
         trace, effects = ran.out.split("\n\n")
         assert [line.split("  ")[0] for line in trace.splitlines()[1:]] == [
-            "by type", "save telemetry", "temperature?", "too hot?", "raise alarm",
+            "by type", "save telemetry", "tell apps", "temperature?", "too hot?", "raise alarm",
         ]  # fmt: skip
         assert "save_timeseries      → Success         {" in trace
         point, alarm = effects.splitlines()

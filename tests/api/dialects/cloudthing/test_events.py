@@ -150,7 +150,9 @@ async def test_kept_answers_are_bounded_and_go_with_the_device(site):
 
     await until(answered)
     taken = await site.stack.answers.take(TENANT, site.device.id, 2**53)
-    assert sorted(each.data for each in taken) == list(range(5, 105))
+    # The oldest go; of those answered in the same millisecond, any.
+    kept = {each.data for each in taken}
+    assert (len(taken), len(kept), kept >= set(range(30, 105))) == (100, 100, True)
 
 
 @pytest.mark.spec("CT-S5", "CT-S10")
