@@ -140,33 +140,53 @@ async def _limits_1(http: Http) -> list[str]:
 
 async def _prepare_2(http: Http) -> tuple[str, list[str]]:
     access = http.access
-    org, org_id = await _org(http)
-    making = f"influx bucket create --name {access.bucket} --org {org} --retention 0"
-    _, found = await _found(http, "/api/v2/buckets", {"name": access.bucket, "orgID": org_id})
-    buckets = (found or {}).get("buckets") or []
-    if buckets:
-        bucket = buckets[0]
-    else:
-        body = {"name": access.bucket, "orgID": org_id, "retentionRules": []}
-        try:
-            _, bucket = await http.call("POST", "/api/v2/buckets", json=body)
-        except StoreUnavailable as error:
-            raise _cannot_make(http, f"bucket {access.bucket!r}", making, error) from error
-    if not await _answers(http):
-        mapping = {
-            "bucketID": bucket["id"], "orgID": org_id, "database": access.database,
-            "retention_policy": access.policy or "autogen", "default": not access.policy,
-        }  # fmt: skip
-        making = (
-            f"influx v1 dbrp create --bucket-id {bucket['id']} --db {access.database} --rp {access.policy or 'autogen'}"
-            f"{'' if access.policy else ' --default'} --org {org}"
-        )
-        try:
-            await http.call("POST", "/api/v2/dbrps", json=mapping)
-        except StoreUnavailable as error:
-            raise _cannot_make(http, f"mapping of the bucket {access.bucket!r}", making, error) from error
+    if access.policy:
+        # Deletions go by the name of the database alone there, and might meet another bucket.
+        raise Unfit(f"not a name for a bucket of InfluxDB 2: {access.bucket!r} has a /")
+    params = {"name": access.bucket} | ({"org": access.org} if access.org else {})
+    buckets = (await _found(http, "/api/v2/buckets", params)).get("buckets") or []
+    if len(buckets) > 1:
+        raise Unfit(f"several organizations at {access.base} have a bucket {access.bucket!r}: name one (influx_org)")
+    bucket = buckets[0] if buckets else await _make_bucket(http)
+    org_id = bucket["orgID"]
+    mappings = (await _found(http, "/api/v2/dbrps", {"orgID": org_id, "db": access.database})).get("content") or []
+    if any(mapping["default"] and mapping["bucketID"] != bucket["id"] for mapping in mappings):
+        raise Unfit(f"{access.base} maps the database {access.database!r} to another bucket: influx v1 dbrp list")
+    if not any(mapping["default"] for mapping in mappings):
+        await _make_mapping(http, bucket)
+    await http.query(_PROBE, lambda _, __: None)
+    await http.call("POST", "/api/v2/write", params={"org": org_id, "bucket": access.bucket})  # of nothing: may we?
     kept = [rule["everySeconds"] for rule in bucket.get("retentionRules") or [] if rule.get("everySeconds")]
-    return org, [_kept(f"{kept[0]} s")] if kept else []
+    return org_id, [_kept(f"{kept[0]} s")] if kept else []
+
+
+async def _make_bucket(http: Http) -> Any:
+    access = http.access
+    orgs = (await _found(http, "/api/v2/orgs", {"org": access.org} if access.org else {})).get("orgs") or []
+    if len(orgs) != 1:
+        if access.org:
+            raise Unfit(f"{access.base} has no organization {access.org!r} that the token can see (influx_org)")
+        raise Unfit(f"the token sees {len(orgs)} organizations at {access.base}: name one (influx_org)")
+    try:
+        body = {"name": access.bucket, "orgID": orgs[0]["id"], "retentionRules": []}
+        return (await http.call("POST", "/api/v2/buckets", json=body))[1]
+    except StoreUnavailable as error:
+        making = f"influx bucket create --name {access.bucket} --org {orgs[0]['name']} --retention 0"
+        raise _cannot_make(http, f"bucket {access.bucket!r} that the token can see", making, error) from error
+
+
+async def _make_mapping(http: Http, bucket: Any) -> None:
+    """What lets InfluxQL find the bucket; later versions of 2.x have it of their own."""
+    database = http.access.database
+    body = {
+        "bucketID": bucket["id"], "orgID": bucket["orgID"], "database": database, "retention_policy": "autogen",
+        "default": True,
+    }  # fmt: skip
+    try:
+        await http.call("POST", "/api/v2/dbrps", json=body)
+    except StoreUnavailable as error:
+        making = f"influx v1 dbrp create --bucket-id {bucket['id']} --db {database} --rp autogen --default"
+        raise _cannot_make(http, f"mapping of a database to the bucket {database!r}", making, error) from error
 
 
 async def _prepare_2_by_user(http: Http) -> list[str]:
@@ -198,23 +218,13 @@ async def _prepare_3(http: Http) -> list[str]:
     ]
 
 
-async def _org(http: Http) -> tuple[str, str]:
-    """Name and id of the organization; the only one that the token sees if none is named."""
-    name = http.access.org
-    _, found = await _found(http, "/api/v2/orgs", {"org": name} if name else {})
-    orgs = (found or {}).get("orgs") or []
-    if len(orgs) == 1:
-        return orgs[0]["name"], orgs[0]["id"]
-    if name:
-        raise Unfit(f"{http.access.base} has no organization {name!r} that the token can see (influx_org)")
-    raise Unfit(f"the token sees {len(orgs)} organizations at {http.access.base}: name one (influx_org)")
-
-
-async def _found(http: Http, path: str, params: dict[str, str]) -> tuple[Any, Any]:
+async def _found(http: Http, path: str, params: dict[str, str]) -> dict[str, Any]:
+    """An object; an empty one if there is none, as versions and rights will have it."""
     try:
-        return await http.call("GET", path, params=params)
+        _, found = await http.call("GET", path, params=params)
     except Missing:
-        return {}, None
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 async def _answers(http: Http) -> bool:

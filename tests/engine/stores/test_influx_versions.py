@@ -33,11 +33,13 @@ ONE: Mapping[str, Said | list[Said]] = {
     "POST /api/v2/write": Said(204),
 }
 ORGS = Said(200, {"orgs": [{"id": "0a", "name": "acme"}]})
-BUCKET = {"id": "0b", "name": "rulemill", "retentionRules": [{"type": "expire", "everySeconds": 0}]}
+BUCKET = {"id": "0b", "orgID": "0a", "name": "rulemill", "retentionRules": [{"type": "expire", "everySeconds": 0}]}
+MAPPING = {"bucketID": "0b", "orgID": "0a", "database": "rulemill", "retention_policy": "autogen", "default": True}
 TWO: Mapping[str, Said | list[Said]] = {
     "GET /ping": Said(204, headers={"X-Influxdb-Version": "v2.7.12", "X-Influxdb-Build": "OSS"}),
     "GET /api/v2/orgs": ORGS,
     "GET /api/v2/buckets": Said(200, {"buckets": [BUCKET]}),
+    "GET /api/v2/dbrps": Said(200, {"content": [MAPPING]}),
     PROBE: FINE,
     "POST /api/v2/write": Said(204),
     "POST /write": Said(204),
@@ -120,8 +122,10 @@ async def test_version_2_by_a_token() -> None:
     server, told = await open_and_write(TWO, token="T0", org="acme")
     assert server.authorizations("/") == {"Token T0"}
     assert server.authorizations("SELECT") == {"Token T0"}
-    [line] = [asked for asked in server.asked if asked.what == "POST /api/v2/write"]
-    assert (line.params["org"], line.params["bucket"]) == ("acme", "rulemill")
+    nothing, line = [asked for asked in server.asked if asked.what == "POST /api/v2/write"]
+    assert not nothing.json
+    assert (line.params["org"], line.params["bucket"]) == ("0a", "rulemill")
+    assert {asked.params.get("org") for asked in server.asked if asked.what == "GET /api/v2/buckets"} == {"acme"}
     assert told == []
 
 
@@ -130,15 +134,13 @@ async def test_version_2_makes_what_is_missing() -> None:
         **TWO,
         "GET /api/v2/buckets": MISSING,
         "POST /api/v2/buckets": Said(201, BUCKET),
-        PROBE: NO_DATABASE,
+        "GET /api/v2/dbrps": Said(200, {"content": []}),
         "POST /api/v2/dbrps": Said(201, {}),
     }
     server, _ = await open_and_write(answers, token="T0")
     made = {asked.what: asked.json for asked in server.asked if asked.what.startswith("POST /api/v2/") and asked.json}
     assert made["POST /api/v2/buckets"] == {"name": "rulemill", "orgID": "0a", "retentionRules": []}
-    assert made["POST /api/v2/dbrps"] == {
-        "bucketID": "0b", "orgID": "0a", "database": "rulemill", "retention_policy": "autogen", "default": True,
-    }  # fmt: skip
+    assert made["POST /api/v2/dbrps"] == MAPPING
 
 
 @pytest.mark.parametrize(
@@ -146,12 +148,18 @@ async def test_version_2_makes_what_is_missing() -> None:
     [
         (
             {"GET /api/v2/buckets": MISSING, "POST /api/v2/buckets": DENIED},
-            "influx bucket create --name rulemill --org acme",
+            "influx bucket create --name rulemill --org acme --retention 0",
         ),
-        ({PROBE: NO_DATABASE, "POST /api/v2/dbrps": DENIED}, "influx v1 dbrp create --bucket-id 0b --db rulemill"),
-        ({"GET /api/v2/orgs": Said(200, {"orgs": []})}, "no organization 'acme'"),
-        ({"GET /api/v2/orgs": Said(401, {"code": "unauthorized", "message": "unauthorized access"})}, "401"),
+        (
+            {"GET /api/v2/dbrps": Said(200, {"content": []}), "POST /api/v2/dbrps": DENIED},
+            "influx v1 dbrp create --bucket-id 0b --db rulemill --rp autogen --default",
+        ),
+        ({"GET /api/v2/dbrps": Said(200, {"content": [MAPPING | {"bucketID": "0c"}]})}, "to another bucket"),
+        ({"GET /api/v2/buckets": MISSING, "GET /api/v2/orgs": Said(200, {"orgs": []})}, "no organization 'acme'"),
+        ({"GET /api/v2/buckets": Said(200, {"buckets": [BUCKET, BUCKET]})}, "several organizations"),
+        ({"GET /api/v2/buckets": Said(401, {"code": "unauthorized", "message": "unauthorized access"})}, "401"),
         ({PROBE: DENIED}, "insufficient permissions"),
+        ({"POST /api/v2/write": DENIED}, "insufficient permissions"),
     ],
 )
 async def test_what_version_2_lacks_is_named_with_what_mends_it(answers: Mapping[str, Said], reason: str) -> None:
@@ -164,7 +172,12 @@ async def test_what_version_2_lacks_is_named_with_what_mends_it(answers: Mapping
 async def test_an_organization_must_be_named_where_there_are_several() -> None:
     orgs = Said(200, {"orgs": [{"id": "0a", "name": "acme"}, {"id": "0c", "name": "other"}]})
     with pytest.raises(Unfit, match=r"sees 2 organizations .*\(influx_org\)"):
-        await open_and_write({**TWO, "GET /api/v2/orgs": orgs}, token="T0")
+        await open_and_write({**TWO, "GET /api/v2/buckets": MISSING, "GET /api/v2/orgs": orgs}, token="T0")
+
+
+async def test_a_bucket_of_version_2_whose_name_would_be_taken_for_two() -> None:
+    with pytest.raises(Unfit, match="has a /"):
+        await open_and_write(TWO, token="T0", bucket="rulemill/long")
 
 
 async def test_the_retention_of_a_bucket_is_told() -> None:
