@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from engine.errors import StoreUnavailable, Unfit
-from engine.stores.influx_http import Denied, Http, Missing, NotTaken, basic
+from engine.stores.influx_http import Denied, Http, Missing, NotTaken, Rejected, basic
 from engine.stores.influx_rows import Series
 from engine.stores.influxql import identifier
 from engine.stores.line_protocol import MEASUREMENT
@@ -166,6 +166,11 @@ async def _make_bucket(http: Http) -> Any:
     if len(orgs) != 1:
         if access.org:
             raise Unfit(f"{access.base} has no organization {access.org!r} that the token can see (influx_org)")
+        if not orgs:
+            raise Unfit(
+                f"{access.base} has no bucket {access.bucket!r} that the token can see, and we may not make it; run: "
+                f"influx bucket create --name {access.bucket} --retention 0"
+            )
         raise Unfit(f"the token sees {len(orgs)} organizations at {access.base}: name one (influx_org)")
     try:
         body = {"name": access.bucket, "orgID": orgs[0]["id"], "retentionRules": []}
@@ -261,7 +266,7 @@ async def _may_write(http: Http) -> None:
 
 
 def _cannot_make(http: Http, what: str, command: str, error: StoreUnavailable) -> Exception:
-    if isinstance(error, Denied | Missing):
+    if isinstance(error, Denied | Missing | Rejected):
         return Unfit(f"{http.access.base} has no {what}, and we may not make it: {error.reason}; run: {command}")
     return error
 
