@@ -205,6 +205,8 @@ def _hand_over(line: bytes, take: Take) -> None:
             raise Missing(f"InfluxDB: {error}")
         if _says_closed(error):
             raise Closed(f"InfluxDB: {error}")
+        if error == "invalid name":
+            raise Rejected(f"InfluxDB: {error}")
         raise (Infinite if "unsupported value" in error else StoreUnavailable)(f"InfluxDB: {short(error)}")
     for result in found.results:
         for series in result.series:

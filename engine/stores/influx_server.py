@@ -246,6 +246,8 @@ async def _make(http: Http, statement: str) -> None:
         await http.query(statement, lambda _, __: None)
     except Denied as error:
         raise Unfit(f"{http.access.base}: {error.reason}; let an administrator run: {statement}") from error
+    except Rejected as error:
+        raise Unfit(f"{http.access.base}: {statement}: {error.reason}") from error
 
 
 async def _rows(http: Http, statement: str) -> list[list[Any]]:
@@ -266,7 +268,9 @@ async def _may_write(http: Http) -> None:
 
 
 def _cannot_make(http: Http, what: str, command: str, error: StoreUnavailable) -> Exception:
-    if isinstance(error, Denied | Missing | Rejected):
+    if isinstance(error, Rejected):
+        return Unfit(f"{http.access.base} has no {what}, and there cannot be one: {error.reason}")
+    if isinstance(error, Denied | Missing):
         return Unfit(f"{http.access.base} has no {what}, and we may not make it: {error.reason}; run: {command}")
     return error
 

@@ -182,8 +182,11 @@ async def test_a_bucket_of_version_2_whose_name_would_be_taken_for_two() -> None
 
 async def test_a_name_that_no_bucket_can_have_stops_the_start() -> None:
     invalid = Said(400, {"code": "invalid", "message": "bucket name _x is invalid"})
-    with pytest.raises(Unfit, match="bucket name _x is invalid"):
+    with pytest.raises(Unfit, match=r"bucket name _x is invalid$"):
         await open_and_write({**TWO, "GET /api/v2/buckets": MISSING, "POST /api/v2/buckets": invalid}, token="T0")
+    refused = Said(200, {"results": [{"statement_id": 0, "error": "invalid name"}]})
+    with pytest.raises(Unfit, match=r"CREATE DATABASE .*invalid name"):
+        await open_and_write({**ONE, **ping("1.8.10"), 'CREATE DATABASE ".."': refused}, bucket="..")
 
 
 async def test_a_token_that_sees_no_organization_is_told_who_makes_the_bucket() -> None:
