@@ -84,7 +84,10 @@ def sqlite_of(settings: Settings, *, make: bool) -> Timeseries:
     """SQLite in the data folder, not yet open. Failed when `make` is false and there is no file yet."""
     file = sqlite_file(settings)
     if not make and not file.exists():
-        raise Failed(f"there is no {file}: name the folder of the server with --data or RULEMILL_DATA")
+        raise Failed(
+            f"there is no {file}: name the folder of the server with --data or RULEMILL_DATA, or its InfluxDB with "
+            "RULEMILL_INFLUX_URL or --config"
+        )
     return sqlite_store(settings)
 
 

@@ -39,7 +39,7 @@ def _stores(stores: list[dict[str, Any]]) -> list[str]:
         if one in well:
             continue
         closed, waits = one["circuit"] == "closed", seconds(one["for_ms"])
-        says = "takes points" if closed else f"has taken no points for {waits}"
+        says = "failed when it was last asked" if closed else f"has taken no points for {waits}"
         lines.append(f"{one['store']}: {says} ({one['worker']}: {one['reason']})")
     return lines
 

@@ -44,7 +44,9 @@ class AggregateQuery(msgspec.Struct, kw_only=True):
         ),
     ]  # fmt: skip
     key: Keys = []
-    start_ms: Annotated[Time, Meta(description="First time: milliseconds since 1970 UTC, or ISO 8601.")] = 0
+    start_ms: Annotated[
+        Time, Meta(description="First time: milliseconds since 1970 UTC, or ISO 8601; 1970 by default.")
+    ] = 0
     end_ms: Annotated[
         Time | None, Meta(description="First time that is not in the range, given in the same ways; now by default.")
     ] = None

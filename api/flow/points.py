@@ -36,7 +36,7 @@ class RangeQuery(msgspec.Struct):
     """Which part of which time, and in which form."""
 
     key: Keys = []
-    start_ms: First = 0
+    start_ms: First = -FAR_MS
     end_ms: Behind = FAR_MS
     limit: Annotated[
         Annotated[int, Meta(ge=1, le=POINTS_MOST)] | None,

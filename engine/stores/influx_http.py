@@ -44,6 +44,14 @@ class Missing(StoreUnavailable):
     """The database or bucket is not there."""
 
 
+class Rejected(StoreUnavailable):
+    """The server's own word that the request is wrong: it will be so next time."""
+
+
+class Closed(StoreUnavailable):
+    """The server is dropping a database, which may be another one, and deletes nothing meanwhile."""
+
+
 class Infinite(StoreUnavailable):
     """Something in the answer is beyond every double, and JSON has no word for it."""
 
@@ -166,6 +174,10 @@ def failure(status: int, headers: Mapping[str, str], body: bytes) -> StoreUnavai
         return Missing(f"InfluxDB: {reason}")
     if status == 500 and "unsupported value" in reason:
         return Infinite(reason)
+    if _says_closed(reason):
+        return Closed(f"InfluxDB: {reason}")
+    if status in (400, 422) and _its_word(body) is not None:
+        return Rejected(f"InfluxDB answered {status}: {reason}")
     return StoreUnavailable(f"InfluxDB answered {status}: {reason}", _retry_after_s(headers))
 
 
@@ -174,9 +186,9 @@ def write_failure(status: int, headers: Mapping[str, str], body: bytes) -> Rulem
     if status == 413:
         return TooLarge("InfluxDB takes no body of that size (413)")
     if status in (400, 422):
-        said = _json(body)
         # Only InfluxDB's own word costs a point; a proxy's 400 says nothing about it.
-        if isinstance(said, dict) and isinstance(said.get("error", said.get("message")), str):
+        said = _its_word(body)
+        if said is not None:
             return NotTaken(_reason(body), _dropped(said))
     return failure(status, headers, body)
 
@@ -191,6 +203,10 @@ def _hand_over(line: bytes, take: Take) -> None:
     if error:
         if _says_missing(error):
             raise Missing(f"InfluxDB: {error}")
+        if _says_closed(error):
+            raise Closed(f"InfluxDB: {error}")
+        if error == "invalid name":
+            raise Rejected(f"InfluxDB: {error}")
         raise (Infinite if "unsupported value" in error else StoreUnavailable)(f"InfluxDB: {short(error)}")
     for result in found.results:
         for series in result.series:
@@ -200,6 +216,16 @@ def _hand_over(line: bytes, take: Take) -> None:
 def _says_missing(reason: str) -> bool:
     text = reason.lower()
     return "not found" in text and any(what in text for what in ("database", "bucket", "retention policy", "dbrp"))
+
+
+def _says_closed(reason: str) -> bool:
+    return "engine is closed" in reason
+
+
+def _its_word(body: bytes) -> dict[str, Any] | None:
+    """What InfluxDB says is wrong; None if it is not InfluxDB that says something."""
+    said = _json(body)
+    return said if isinstance(said, dict) and isinstance(said.get("error", said.get("message")), str) else None
 
 
 def _dropped(said: dict[str, Any]) -> int | None:
@@ -250,6 +276,8 @@ def _said(error: Exception) -> str:
         return f"its certificate is not trusted: {why} (influx_ca names the authority)"
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):  # its number is OpenSSL's, not the system's
+        return f"no TLS: {error.os_error.strerror or error.os_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         number, text = error.os_error.errno or 0, error.os_error.strerror or str(error.os_error)
         return f"no connection: {os.strerror(number) if number > 0 else text}"

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from engine.errors import StoreUnavailable, Unfit
-from engine.stores.influx_http import Denied, Http, Missing, NotTaken, basic
+from engine.stores.influx_http import Denied, Http, Missing, NotTaken, Rejected, basic
 from engine.stores.influx_rows import Series
 from engine.stores.influxql import identifier
 from engine.stores.line_protocol import MEASUREMENT
@@ -180,6 +180,11 @@ async def _make_bucket(http: Http) -> Any:
     if len(orgs) != 1:
         if access.org:
             raise Unfit(f"{access.base} has no organization {access.org!r} that the token can see (influx_org)")
+        if not orgs:
+            raise Unfit(
+                f"{access.base} has no bucket {access.bucket!r} that the token can see, and we may not make it; run: "
+                f"influx bucket create --name {access.bucket} --retention 0"
+            )
         raise Unfit(f"the token sees {len(orgs)} organizations at {access.base}: name one (influx_org)")
     try:
         rule = {"type": "expire", "everySeconds": 0, "shardGroupDurationSeconds": _SHARD_DAYS * 86_400}
@@ -257,6 +262,8 @@ async def _make(http: Http, statement: str) -> None:
         await http.query(statement, lambda _, __: None)
     except Denied as error:
         raise Unfit(f"{http.access.base}: {error.reason}; let an administrator run: {statement}") from error
+    except Rejected as error:
+        raise Unfit(f"{http.access.base}: {statement}: {error.reason}") from error
 
 
 async def _rows(http: Http, statement: str) -> list[list[Any]]:
@@ -277,6 +284,8 @@ async def _may_write(http: Http) -> None:
 
 
 def _cannot_make(http: Http, what: str, command: str, error: StoreUnavailable) -> Exception:
+    if isinstance(error, Rejected):
+        return Unfit(f"{http.access.base} has no {what}, and there cannot be one: {error.reason}")
     if isinstance(error, Denied | Missing):
         return Unfit(f"{http.access.base} has no {what}, and we may not make it: {error.reason}; run: {command}")
     return error

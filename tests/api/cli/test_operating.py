@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from api.cli.status import _stores
 from tests.api.cli.serving import Demo
 from tests.api.test_up import COMMAND, environment
 
@@ -177,6 +178,16 @@ class TestTail:
 
 
 class TestStatus:
+    def test_a_store_that_failed_once_is_not_said_to_take_points(self) -> None:
+        fine = {"store": "influxdb", "worker": "w1", "circuit": "closed", "reason": "", "for_ms": 5}
+        failed = {**fine, "worker": "w2", "reason": "no connection"}
+        away = {**failed, "worker": "w3", "circuit": "open", "for_ms": 2500}
+        assert _stores([fine, failed, away]) == [
+            "influxdb: takes points",
+            "influxdb: failed when it was last asked (w2: no connection)",
+            "influxdb: has taken no points for 2.5 s (w3: no connection)",
+        ]
+
     def test_overview(self, demo: Demo) -> None:
         ran = demo("status")
         facts, table = ran.out.split("\n\n")

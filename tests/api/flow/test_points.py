@@ -134,6 +134,14 @@ class TestRange:
         assert [one["value"] for one in (await stack.get(f"{P}?device=a&start_ms={given}"))["points"]] == [0, 1]
         assert [one["value"] for one in (await stack.get(f"{P}?device=a&end_ms={given}"))["points"]] == [-1]
 
+    async def test_what_was_before_1970_is_part_of_all(self, stack: FlowStack) -> None:
+        [a] = await devices(stack, "a")
+        await stack.store.write([Point(TENANT, a.id, "k", ts_ms, ts_ms) for ts_ms in (-(9 * 10**12), -1, 0)])
+        found = await stack.get(f"{P}?device=a")
+        assert [point["ts_ms"] for point in found["points"]] == [-(9 * 10**12), -1, 0]
+        answer = await stack.flow.get(P, params={"device": "a", "format": "csv"})
+        assert len(answer.text.splitlines()) == 4
+
     async def test_times_that_are_none(self, stack: FlowStack) -> None:
         await stack.device("a")
         for given in ("soon", "2026-13-01", "9999999999999999999", "", "1e3", "2026-01-31T12:00:00 01:00:00:00"):

@@ -181,6 +181,51 @@ async def test_a_bucket_of_version_2_whose_name_would_be_taken_for_two() -> None
         await open_and_write(TWO, token="T0", bucket="rulemill/long")
 
 
+async def test_a_name_that_no_bucket_can_have_stops_the_start() -> None:
+    invalid = Said(400, {"code": "invalid", "message": "bucket name _x is invalid"})
+    with pytest.raises(Unfit, match=r"bucket name _x is invalid$"):
+        await open_and_write({**TWO, "GET /api/v2/buckets": MISSING, "POST /api/v2/buckets": invalid}, token="T0")
+    refused = Said(200, {"results": [{"statement_id": 0, "error": "invalid name"}]})
+    with pytest.raises(Unfit, match=r"CREATE DATABASE .*invalid name"):
+        await open_and_write({**ONE, **ping("1.8.10"), 'CREATE DATABASE ".."': refused}, bucket="..")
+
+
+async def test_a_token_that_sees_no_organization_is_told_who_makes_the_bucket() -> None:
+    answers = {**TWO, "GET /api/v2/buckets": MISSING, "GET /api/v2/orgs": Said(200, {"orgs": []})}
+    with pytest.raises(Unfit, match=r"no bucket 'rulemill' .* run: influx bucket create --name rulemill --retention 0"):
+        await open_and_write(answers, token="T0")
+
+
+async def test_a_deletion_waits_while_the_server_drops_some_database() -> None:
+    closed = Said(200, {"results": [{"statement_id": 0, "error": "engine is closed"}]})
+    async with played({**TWO, "/query": [closed, Said(500, {"error": "engine is closed"}), FINE]}) as server:
+        store = InfluxTimeseries(server.url, token="T0")
+        await store.open()
+        await store.delete("t", ["d"], ["k"], 0, 5)
+        await store.close()
+    assert len([asked for asked in server.asked if asked.what.startswith("DELETE")]) == 3
+
+
+async def test_a_deletion_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.stores.influx.CLOSED_PAUSES_S", (0.0, 0.0))
+    closed = Said(200, {"results": [{"statement_id": 0, "error": "engine is closed"}]})
+    async with played({**TWO, "/query": closed}) as server:
+        store = InfluxTimeseries(server.url, token="T0")
+        await store.open()
+        with pytest.raises(StoreUnavailable, match="engine is closed"):
+            await store.delete("t", ["d"], ["k"], 0, 5)
+        await store.close()
+    assert len([asked for asked in server.asked if asked.what.startswith("DELETE")]) == 3
+
+
+async def test_plain_http_at_an_https_url_is_told_as_that() -> None:
+    async with played(TWO) as server:
+        store = InfluxTimeseries(server.url.replace("http:", "https:"), token="T0")
+        with pytest.raises(StoreUnavailable, match=r"no TLS: .*(?i:wrong version|packet length|record layer)"):
+            await store.open()
+        await store.close()
+
+
 async def test_the_retention_of_a_bucket_is_told() -> None:
     bucket = BUCKET | {"retentionRules": [{"type": "expire", "everySeconds": 86400}]}
     _, told = await open_and_write({**TWO, "GET /api/v2/buckets": Said(200, {"buckets": [bucket]})}, token="T0")
