@@ -64,9 +64,7 @@ class Attributes:
             await self._execute([("PUBLISH", BUS, encode(("attributes_deleted", tenant, device, list(keys))))])
         return count
 
-    def _look_soon(
-        self, tenant: str, device: str, scope: Scope, keys: Container[str]
-    ) -> list[tuple[Argument, ...]]:
+    def _look_soon(self, tenant: str, device: str, scope: Scope, keys: Container[str]) -> list[tuple[Argument, ...]]:
         """Have the timer of a device fire soon whose time of silence is another one from now on (stores/activity.py).
 
         Not at once: what is not written yet of when it was last heard of has to be, or it would be taken for silent.
