@@ -11,6 +11,8 @@ from engine.stores.register import P
 
 MAX_MS: Final = 10 * 365 * 86_400_000
 """Longest window; a longer one that is asked for is as long as this."""
+BEGUN_MS: Final = 10_000
+"""After this a user's claim that has not ended died with its process."""
 
 
 class Claims:
@@ -33,10 +35,22 @@ class Claims:
         """End the window, if one is open."""
         await self._client.delete(key(device))
 
+    async def begin(self, device: str) -> bool:
+        """Begin a user's claim, to be ended with `end`; False while another one is under way."""
+        return await self._client.set(_begun(device), b"", nx=True, px=BEGUN_MS) is not None
+
+    async def end(self, device: str) -> None:
+        """The user's claim has ended."""
+        await self._client.delete(_begun(device))
+
 
 def key(device: str) -> str:
     """Where the window of a device stands."""
     return f"{P}claim:{device}"
+
+
+def _begun(device: str) -> str:
+    return f"{P}claiming:{device}"
 
 
 def _print(device: str, secret: str) -> bytes:

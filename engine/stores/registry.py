@@ -391,9 +391,9 @@ class Registry:
         flags = await self._client.smismember(UNANNOUNCED, list(ids))
         return {id for id, flag in zip(ids, flags, strict=True) if flag}
 
-    async def announced(self, ids: Sequence[str]) -> None:
-        """Note that it is durable what a chain is told of new devices."""
-        await self._client.srem(UNANNOUNCED, *ids)
+    async def announced(self, ids: Sequence[str]) -> int:
+        """Note that it is durable what a chain is told of new devices; how many of them nobody had noted before."""
+        return int(await self._client.srem(UNANNOUNCED, *ids))
 
     async def delete_device(self, tenant: str, id: str) -> Device:
         """Forget a device and its credentials; NotFound. What it has stored elsewhere is the caller's to delete."""
@@ -430,6 +430,10 @@ class Registry:
         self, id: str, blob: bytes | None, lines: Sequence[Line], names: Sequence[Name] = ()
     ) -> None:
         await self._register.change("device", id, lines, record=Record(f"{P}device:{id}", "", blob), names=names)
+
+    async def has_handout(self, device: str) -> bool:
+        """Whether there is a credential that the device shall be told."""
+        return bool(await self._client.hexists(handouts.HANDOUTS, device))
 
     async def take_handout(self, device: str) -> Credential | None:
         """The credential that a device shall be told; it is forgotten here. None if there is none."""

@@ -101,8 +101,18 @@ async def open_window(parts: Parts, device: Device, wanted: Wanted, transport: s
 async def claim(parts: Parts, device: Device, user: str, secret: str) -> tuple[Response, Device]:
     """Give a device to a user who knows the secret of its window; how that ended, and the device as it is then.
 
-    A wrong secret ends the window: there is one try. Raises Refused with nothing done, and redis errors.
+    A wrong secret ends the window: there is one try. Of several claims at once one is heard. A claim whose process died
+    half way is ended when its user tries again. Raises Refused with nothing done, and redis errors.
     """
+    if not await parts.claims.begin(device.id):
+        return Response.CLAIMED, device
+    try:
+        return await _claim(parts, await parts.registry.find_device(device.id) or device, user, secret)
+    finally:
+        await parts.claims.end(device.id)
+
+
+async def _claim(parts: Parts, device: Device, user: str, secret: str) -> tuple[Response, Device]:
     matches = await parts.claims.matches(device.id, secret)
     if matches is None:
         matches = await _matches_data(parts, device, secret)
@@ -112,7 +122,9 @@ async def claim(parts: Parts, device: Device, user: str, secret: str) -> tuple[R
         await parts.claims.close(device.id)
         return Response.FAILURE, device
     try:
-        owned = await parts.registry.set_owner(device.tenant, device.id, user, was="")
+        # His already while the window is open: whoever gave it to him died before the chain was told.
+        was = user if device.owner == user else ""
+        owned = await parts.registry.set_owner(device.tenant, device.id, user, was=was)
     except Conflict:
         await _end(parts, device)
         return Response.CLAIMED, device

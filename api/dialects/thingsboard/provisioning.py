@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+import logging
 import secrets
 import string
 from typing import Any, Final, NamedTuple
@@ -18,17 +20,22 @@ from api.dialects.thingsboard.settings import DIALECT
 from api.networks import resolved
 from api.provision_facet import Provision, provision_of
 from engine.errors import BadInput, Conflict, NotFound, Refused
-from engine.message import Message
+from engine.message import Message, now_ms
 from engine.node import Product
 from engine.stores.certificates import X509_CERTIFICATE
 from engine.stores.registry import ACCESS_TOKEN, MQTT_BASIC, Credential, Device
 from nodes.codecs.lenient_json import decode_lenient
+
+log = logging.getLogger("rulemill.thingsboard")
 
 Answer = dict[str, Any]
 
 STATE: Final = "provisionState"
 """Server attribute that says whether a device has provisioned itself."""
 PROVISIONED: Final = "provisioned"
+LEFT_BEHIND_MS: Final = 10_000
+"""A request that has not ended for so long died with its process: the device may ask anew."""
+ALREADY: Final = "the device has provisioned itself already"
 
 NOT_FOUND: Final[Answer] = {"errorMsg": "Provision data was not found!", "status": "NOT_FOUND"}
 FAILURE: Final[Answer] = {"errorMsg": "Failed to provision device!", "status": "FAILURE"}
@@ -98,14 +105,14 @@ class _Work:
 
     async def make(self) -> Answer:
         """Make a device of a name that nobody has."""
-        asked, registry = self._asked, self._parts.registry
+        asked = self._asked
         name = _random() if asked.name is None else asked.name
         credential = asked.credential or Credential(kind=ACCESS_TOKEN, value=_random())
         device = Device(
             id="", tenant=self._product.tenant, name=name, product=self._product.id, is_gateway=asked.gateway
         )
         try:
-            device = await registry.put_device(device, [credential])
+            device = await self._put(device, credential)
         except (BadInput, Conflict, NotFound) as error:
             return await self._fail(name, str(error))
         try:
@@ -118,31 +125,72 @@ class _Work:
             )
         except Refused:
             # As if it had never been: the device asks again.
-            await registry.delete_device(device.tenant, device.id)
+            await self._unmake(device)
             raise
+        if not await self._parts.registry.announced([device.id]):
+            return await self._fail(name, "this took so long that another request began anew")
         return _success(credential)
 
+    async def _put(self, device: Device, credential: Credential) -> Device:
+        """Make the device, in place of one that its maker left behind. Raises as `Registry.put_device`."""
+        registry = self._parts.registry
+        try:
+            return await registry.put_device(device, [credential], unannounced=True)
+        except Conflict:
+            left = await self._known(device.name)
+            if left is None or not await self._is_left_behind(left):
+                raise
+        log.info("device %s was left behind unprovisioned, and is made anew", left.id)
+        await self._unmake(left)
+        return await registry.put_device(device, [credential], unannounced=True)
+
+    async def _unmake(self, device: Device) -> None:
+        with contextlib.suppress(NotFound):
+            await self._parts.registry.delete_device(device.tenant, device.id)
+        await self._parts.attributes.delete(device.tenant, device.id, "SERVER", [STATE])
+
+    async def _is_left_behind(self, device: Device) -> bool:
+        """Whether the device is of a request whose process died: no device was told its credential, and none will be.
+
+        Whoever takes the device's mark may tell a credential or make it anew: of two, one does.
+        """
+        if device.product != self._product.id or device.parent or now_ms() - device.created_ms < LEFT_BEHIND_MS:
+            return False
+        return bool(await self._parts.registry.announced([device.id]))
+
     async def check(self) -> Answer:
-        """Tell a device that was made before what it was given; once."""
+        """Tell a device that was made before what it was given; once.
+
+        The credential that waits for it is taken last: while it is there, no request has come to its end.
+        """
         parts, asked = self._parts, self._asked
         name = asked.name or ""
         device = await self._known(name)
         if device is None or device.product != self._product.id:
             return await self._fail(name, "no device of that name was made for this product")
-        if not await parts.attributes.add(device.tenant, device.id, "SERVER", STATE, PROVISIONED):
-            return await self._fail(name, "the device has provisioned itself already")
+        waits = await parts.registry.has_handout(device.id)
+        first = await parts.attributes.add(device.tenant, device.id, "SERVER", STATE, PROVISIONED)
+        if not first and not (waits and await self._is_overdue(device)):
+            return await self._fail(name, ALREADY)
         try:
             await parts.intake.submit([self._message(device, "PROVISION_SUCCESS", asked.shown)])
         except Refused:
             await parts.attributes.delete(device.tenant, device.id, "SERVER", [STATE])
             raise
         credential = await parts.registry.take_handout(device.id)
+        if credential is None and waits:
+            return await self._fail(name, ALREADY)
         if credential is None:
             # Its own was told already, or set before the product told any: only a new one can be told.
             credential = Credential(kind=ACCESS_TOKEN, value=_random())
             kinds = {each.partition(":")[0] for each in device.credentials}
             await parts.registry.put_device(device, [credential], keep=sorted(kinds - {ACCESS_TOKEN}))
         return _success(credential)
+
+    async def _is_overdue(self, device: Device) -> bool:
+        """Whether the request that provisioned the device must have died before its end."""
+        server = (await self._parts.attributes.read(device.tenant, device.id))["SERVER"]
+        return STATE in server and now_ms() - server[STATE].ts_ms >= LEFT_BEHIND_MS
 
     async def _known(self, name: str) -> Device | None:
         return (await self._parts.registry.find_names(self._product.tenant, [name])).get(name)

@@ -238,6 +238,21 @@ async def test_nothing_is_assigned_that_the_chain_cannot_be_told_of(
     assert ((await site.user("ann", method="DELETE")).status_code, await site.owner()) == (503, "ann")
 
 
+@pytest.mark.spec("TB-S26")
+async def test_a_claim_that_died_half_way_is_ended_when_its_user_tries_again(site: ClaimSite) -> None:
+    """As a process leaves it that dies between giving the device to the user and telling the chain."""
+    await site.post("claim", '{"secretKey":"value"}')
+    assert await site.parts.claims.begin(site.d1.id)
+    await site.registry.set_owner(TENANT, site.d1.id, site.ids["ann"], was="")
+    assert (await site.user("ann", "value")).json() == "CLAIMED"  # it may still be under way
+    await site.parts.claims.end(site.d1.id)  # as happens after a while
+    answer = await site.user("ann", "value")
+    assert (answer.status_code, answer.json()["response"]) == (200, "SUCCESS")
+    assert [message.type for message in await site.messages()].count("ENTITY_ASSIGNED") == 1
+    assert (await site.user("ann", "value")).json() == "CLAIMED"
+    assert (await site.user("bob", "value")).json() == "CLAIMED"
+
+
 async def test_a_deleted_device_leaves_no_window(site: ClaimSite) -> None:
     await site.post("claim", '{"secretKey":"value"}')
     await site.registry.delete_device(TENANT, "d1")
