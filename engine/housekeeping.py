@@ -22,7 +22,7 @@ from engine.wire import Argument, Wire
 log = logging.getLogger("rulemill.housekeeping")
 
 EVERY_S: Final = 3600.0
-ROOM_EVERY_S: Final = 60.0
+LOOK_EVERY_S: Final = 60.0
 TURN_KEY: Final = "rm:{reg}:housekeeping"
 ALARM_KEEP_MS: Final = 90 * 86_400_000
 AT_ONCE: Final = 500
@@ -43,12 +43,13 @@ class Housekeeping:
         self._dead = DeadLetters(wire, partitions)
         self._tenants = tenants
         self._loops = (
-            Loop("housekeeping", EVERY_S, self._turn),
-            Loop("dead-letters", ROOM_EVERY_S, self.make_room),
+            # Asked for every minute and had once an hour, also by servers that never run for an hour.
+            Loop("housekeeping", LOOK_EVERY_S, self._turn),
+            Loop("dead-letters", LOOK_EVERY_S, self.make_room),
         )
 
     async def start(self) -> None:
-        """Begin; the first round comes after an hour."""
+        """Begin; a round comes within a minute, unless there was one in the last hour."""
         for loop in self._loops:
             await loop.start()
 
@@ -64,7 +65,7 @@ class Housekeeping:
             log.warning("more dead letters than there is room for: the %d oldest are gone", gone)
 
     async def _turn(self) -> None:
-        mine = (await self._wire.execute([("SET", TURN_KEY, "1", "NX", "EX", int(EVERY_S) // 2)]))[0]
+        mine = (await self._wire.execute([("SET", TURN_KEY, "1", "NX", "EX", int(EVERY_S))]))[0]
         if mine is not None:
             await self.round()
             if self._retention is not None:
@@ -72,7 +73,7 @@ class Housekeeping:
 
     async def _keep_turn(self) -> None:
         """What takes long stays this process's."""
-        await self._wire.execute([("SET", TURN_KEY, "1", "EX", int(EVERY_S) // 2)])
+        await self._wire.execute([("SET", TURN_KEY, "1", "EX", int(EVERY_S))])
 
     async def round(self) -> dict[str, int]:
         """Clean everything once; how many of each kind went."""
