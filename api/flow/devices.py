@@ -213,7 +213,7 @@ async def delete_device(parts: Parts, call: Call) -> Answer:
     parts.messages.admit()
     if device.enabled:
         # First of all nothing new may come in, or it would be written behind the deletion's back.
-        await parts.registry.put_device(replace(device, enabled=False))
+        await parts.registry.put_device(replace(device, enabled=False, leaving=True))
     await _tell_deletion(parts, device)
     await forget_device(parts.wire, parts.partitions, device.tenant, device.id)
     left = []

@@ -21,6 +21,7 @@ from aiocoap.numbers.constants import Reliable
 from aiocoap.numbers.types import ACK, CON
 from aiocoap.tokenmanager import TokenManager
 from aiocoap.transports.udp6 import MessageInterfaceUDP6
+from aiocoap.util.socknumbers import HAS_RECVERR, IP_RECVERR, IPV6_RECVERR
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -67,6 +68,7 @@ class CoapServer:
         messages.message_interface = await MessageInterfaceUDP6._create_transport_endpoint(
             self._socket, messages, context.log, loop
         )
+        _expect_no_errors(self._socket)
         tokens.token_interface = messages
         context.request_interfaces.append(tokens)
         self._context = context
@@ -83,6 +85,17 @@ class CoapServer:
             async with asyncio.timeout(drain_s):
                 await self._root.idle.wait()
         await context.shutdown()
+
+
+def _expect_no_errors(listening: socket.socket) -> None:
+    """Let the socket not tell that a peer is unreachable: retransmission that nobody answers tells the same, later.
+
+    aiocoap asks for it, but a loop of libuv takes an error of a socket for its end, and never reads from it again: any
+    client that leaves before its answer would silence the server.
+    """
+    if HAS_RECVERR:
+        listening.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 0)
+        listening.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 0)
 
 
 class _Messages(MessageManager):  # type: ignore[misc]

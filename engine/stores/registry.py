@@ -62,6 +62,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     """Its ids in radio networks, `sigfox` and `lorawan` (the DevEUI): unique within its product."""
     owner: str = ""
     """The user who has claimed it; empty: nobody. Only `set_owner` changes it."""
+    leaving: bool = False
+    """Its deletion has begun; it is disabled then."""
     type: str = ""
     """What its gateway calls it, where that is no product. Kept where a change does not say."""
     credentials: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,11 @@ def test_the_listener_opens_when_it_is_named_and_one_of_two_processes_serves_it(
             )  # fmt: skip
             assert (done.stdout, done.stderr) == (b"", b"")
         assert latest(facts, "demo-sensor", "n") == 5
+        # Clients that leave before the answer, of which the network tells: others are served on.
+        host, _, port = facts["listeners"]["coap"].rpartition(":")
+        for n in range(20):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as leaving:
+                leaving.sendto(b"\x40\x01\x12%c\xb3api\x02v1\x01x\x0aattributes" % n, (host, int(port)))
         # Another dialect, at its own paths of the same listener.
         token = facts["devices"]["thingsboard"]["token"]
         where = f"coap://{facts['listeners']['coap']}/api/v1/{token}/telemetry"

@@ -240,7 +240,8 @@ class ThingsBoardCoap:
         found = await self._parts.auth.find(token_print(ACCESS_TOKEN, token))
         if found is not None and found.id == device.id and found.enabled:
             return
-        if await self._parts.auth.by_id(device.id) is None:
+        known = await self._parts.auth.by_id(device.id)
+        if known is None or known.leaving:
             raise CoapError(FORBIDDEN, "Device was deleted!")
         raise CoapError(UNAUTHORIZED, "the access token holds no longer")
 

@@ -116,7 +116,7 @@ class Polls:
             device = await self._auth.by_id(polls.device.id)
             if device is not None and device.enabled:
                 continue
-            error = Deleted() if device is None else HttpError(401, "")
+            error = Deleted() if device is None or device.leaving else HttpError(401, "")
             for future in [*polls.commands, *polls.attributes]:
                 if not future.done():
                     future.set_exception(error)

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from api.dialects.thingsboard.settings import Settings
@@ -105,9 +106,13 @@ async def test_a_poll_that_names_no_time_gets_the_default_and_none_more_than_the
 
 @pytest.mark.spec("TB-S18")
 @pytest.mark.parametrize("what", ["attributes/updates", "rpc"])
-async def test_deleting_the_device_ends_its_polls(site: Site, what: str) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+async def test_deleting_the_device_ends_its_polls(site: Site, what: str, begun: bool) -> None:
     [poll] = await polling(site, what)
-    await site.registry.delete_device(TENANT, site.d1.id)
+    if begun:  # nothing may come in while the rest of it is deleted
+        await site.registry.put_device(msgspec.structs.replace(site.d1, enabled=False, leaving=True))
+    else:
+        await site.registry.delete_device(TENANT, site.d1.id)
     answer = await poll
     assert (answer.status_code, answer.content) == (403, b"Device was deleted!")
 
