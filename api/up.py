@@ -75,7 +75,7 @@ async def run_up(loaded: Loaded, *, demo: bool, bootstrap: str | None) -> None:
     if redis is not None:
         # Whoever owned partitions of this folder has died with the parent whose lock we hold now.
         await asyncio.to_thread(give_back, url, None, partitions)
-    environment = _environment(loaded, url, token)
+    environment = _environment(loaded, url, token, demo)
     packed, descriptors = pack(sockets), tuple(each.fileno() for each in sockets.values())
     # The datagrams of one CoAP exchange must all come to one process: the first.
     shared = pack({key: each for key, each in sockets.items() if LISTENERS[key].family != "coap"})
@@ -128,7 +128,7 @@ async def _look_at_influx(settings: Settings) -> list[str]:
         await store.close()
 
 
-def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
+def _environment(loaded: Loaded, url: str, token: str, demo: bool) -> dict[str, str]:
     """What children need to come to the same settings."""
     settings = loaded.settings
     plain = {
@@ -139,7 +139,8 @@ def _environment(loaded: Loaded, url: str, token: str) -> dict[str, str]:
         "trusted_proxies": ",".join(settings.trusted_proxies), "cors_origins": ",".join(settings.cors_origins),
         "plugins": ",".join(settings.plugins), "connectors": ",".join(settings.connectors),
         "tls_certificate": settings.tls.certificate,
-        "tls_key": settings.tls.key,
+        "tls_key": settings.tls.key, "smtp_url": settings.smtp_url, "mail_from": settings.mail_from,
+        "apps_without_tls": str(settings.apps_without_tls or demo).lower(),
     }  # fmt: skip
     plain |= {name: getattr(settings, name) for name in type(settings).__struct_fields__ if name.startswith("influx_")}
     return {f"RULEMILL_{name.upper()}": str(value) for name, value in plain.items()}

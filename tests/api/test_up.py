@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from api.up import _environment
+from engine.config import load
 from tests.services import free_port
 
 COMMAND = [str(Path(sys.executable).parent / "rulemill")]
@@ -226,3 +228,14 @@ def test_a_worker_without_redis_says_what_to_set(folder: Path) -> None:
     )
     assert done.returncode == 2
     assert "RULEMILL_REDIS_URL" in done.stderr
+
+
+@pytest.mark.parametrize("demo", [True, False])
+def test_what_is_set_by_flags_reaches_every_process(demo: bool) -> None:
+    """Flags are the parent's alone; its children come to the same settings by their environment."""
+    flags = {"smtp_url": "smtp://u:p@h:25", "mail_from": "a@b.c", "retention_days": 3}
+    loaded = load(flags, {})
+    settings = load({}, _environment(loaded, "unix:///x", "t" * 32, demo)).settings
+    for name, value in flags.items():
+        assert getattr(settings, name) == getattr(loaded.settings, name) == value
+    assert settings.apps_without_tls is demo
