@@ -12,8 +12,8 @@ from engine.stores.links import normalized
 from engine.stores.registry import Device, Registry
 
 RESERVED: Final = frozenset(
-    {"broadcast", "ct", "deviceId", "deviceName", "deviceType", "dialect", "error", "geo", "productId", "scope", "store",
-     "transport", "ts"}
+    {"broadcast", "ct", "deviceId", "deviceName", "deviceType", "dialect", "error", "geo", "productId", "scope",
+     "store", "transport", "ts"}
 )  # fmt: skip
 """Metadata that chains rely on: what a callback brings may not pass for it."""
 IDS: Final = uuid.UUID("9f1c3a52-6f0d-4b8c-8a35-6d2f1f0b7e11")

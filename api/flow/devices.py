@@ -137,7 +137,10 @@ async def put_device(parts: Parts, call: Call) -> Answer:
     moved = known is not None and body.credentials is None and known.external_id != body.external_id
     if known is not None and moved and any(each.startswith(f"{CT_TOKEN}:") for each in known.credentials):
         raise Conflict("its CT_TOKEN holds for its external_id: to change that, give its credentials anew")
-    return await _put(parts, call.tenant, id, body, 200 if known is not None else 201)
+    answer = await _put(parts, call.tenant, id, body, 200 if known is not None else 201)
+    if known is not None and known.product != body.product:
+        await parts.apps.forget_thing(call.tenant, id)
+    return answer
 
 
 async def post_device(parts: Parts, call: Call) -> Answer:
@@ -218,6 +221,7 @@ async def delete_device(parts: Parts, call: Call) -> Answer:
         await parts.store.delete_device(device.tenant, device.id)
     except Unsupported as error:
         left.append(f"its points: {error.reason}")
+    await parts.apps.forget_thing(device.tenant, device.id)
     await parts.registry.delete_device(device.tenant, device.id)
     return Answer(200, Deleted(left)) if left else Answer(204)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from tests.api.test_up import COMMAND, environment, latest, running
 from tests.services import free_port, require
 
 
-@pytest.mark.spec("G-1", "CT-X4", "TB-X3")
+@pytest.mark.spec("G-1", "CT-X4", "TB-X3", "TTI-X9")
 def test_the_listener_opens_when_it_is_named_and_one_of_two_processes_serves_it(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     more = {"RULEMILL_LISTEN_COAP": "127.0.0.1:0", "RULEMILL_API_PROCESSES": "2"}
@@ -37,6 +38,12 @@ def test_the_listener_opens_when_it_is_named_and_one_of_two_processes_serves_it(
         )  # fmt: skip
         assert (done.stdout, done.stderr) == (b"", b"")
         assert latest(facts, "demo-thermometer", "temperature") == 21
+        thing = f"coap://{facts['listeners']['coap']}/v2/things/{facts['thethingsio']['thing_token']}"
+        done = subprocess.run(
+            [require("coap-client-notls"), "-m", "get", "-B", "10", f"{thing}/resources"],
+            capture_output=True, timeout=20, check=True,
+        )  # fmt: skip
+        assert json.loads(done.stdout)["status"] == "success"
 
 
 def test_without_the_extra_the_start_says_what_to_install(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ class _Client:
         """What the client says is done one after the other: the library begins with all of it at once."""
         self.changing = asyncio.Lock()
         self.cut = False
+        self.turn = asyncio.Lock()
+        """Of what the client says, one thing after the other, though the library begins all at once."""
 
 
 class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
@@ -155,7 +157,8 @@ class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
 
     async def _told(self, client: _Client, work: Any, data: Any) -> dict[str, Any]:
         try:
-            return await work(client, data)  # type: ignore[no-any-return]
+            async with client.turn:
+                return await work(client, data)  # type: ignore[no-any-return]
         except HttpError as error:
             return error_body(error.status, error.reason)
         except BadInput as error:

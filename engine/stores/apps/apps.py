@@ -13,6 +13,7 @@ from engine.message import now_ms
 from engine.node import Product
 from engine.stores.apps.changes import EVERYBODY, tell
 from engine.stores.apps.keys import text
+from engine.stores.apps.rights import Rights
 from engine.stores.registry import P, Registry
 
 FACET: Final = "thethingsio"
@@ -116,6 +117,13 @@ class Apps:
             await self._client.unlink(key)
         await tell(self._client, tenant, id, [EVERYBODY])
         return found
+
+    async def forget_thing(self, tenant: str, thing: str) -> None:
+        """A device is gone, or of another product: nobody has rights on it in any app of the tenant."""
+        rights = Rights(self._client)
+        for app in await self.of(tenant):
+            if concerned := await rights.forget_thing(app.id, thing):
+                await tell(self._client, tenant, app.id, concerned)
 
 
 def _index(tenant: str) -> str:

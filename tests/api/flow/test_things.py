@@ -7,6 +7,7 @@ import pytest
 from engine.errors import Unsupported
 from engine.message import Point
 from engine.partitions import all_keys
+from engine.stores.apps.rights import Rights
 from engine.stores.certificates import X509_CERTIFICATE, prints
 from engine.stores.memory import MemoryTimeseries
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, digest
@@ -199,6 +200,27 @@ async def test_a_deleted_device_leaves_nothing(stack: FlowStack) -> None:
     left = [key async for key in stack.redis.scan_iter(f"*{device.id}*") if b":gone:" not in key]
     assert left == []
     assert await stack.registry.find_credential(f"ACCESS_TOKEN:{digest(ACCESS_TOKEN, 'T1')}") is None
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+async def test_nobody_has_rights_on_a_thing_that_is_gone_from_its_product(stack: FlowStack, how: str) -> None:
+    for product in ("weather", "other"):
+        await stack.put(f"{T}/products/{product}", {}, 201)
+    await stack.put(f"{T}/apps/weather-app", {"product": "weather"}, 201)
+    device = {"name": "d1", "product": "weather"}
+    await stack.put(f"{T}/devices/d1", device, 201)
+    rights = Rights(stack.redis)
+    await rights.link("weather-app", "d1", "ann@x.org")
+    await rights.grant("weather-app", "d1", "ann@x.org", "bob@x.org", {"temperature": {"get": True}})
+    await stack.put(f"{T}/devices/d1", {**device, "name": "still the same"})
+    assert await rights.things("weather-app", "bob@x.org") == ["d1"]
+    if how == "deleted":
+        await stack.delete(f"{T}/devices/d1")
+    else:
+        await stack.put(f"{T}/devices/d1", {**device, "product": "other"})
+    for who in ("ann@x.org", "bob@x.org"):
+        assert await rights.things("weather-app", who) == []
+    assert (await rights.read("weather-app", ["d1"]))["d1"].people() == set()
 
 
 async def test_a_deleted_device_is_gone_where_the_store_cannot_delete(stack: FlowStack) -> None:

@@ -71,6 +71,8 @@ async def test_registering_and_logging_in(redis_url: str) -> None:
     [
         ({"email": None}, 400, "email is missing"),
         ({"email": "nobody"}, 400, "email is not an e-mail address"),
+        ({"email": "a,b@x.org"}, 400, "email is not an e-mail address"),
+        ({"email": "a<b@x.org>"}, 400, "email is not an e-mail address"),
         ({"email": 5}, 400, "email must be a text"),
         ({"password": None}, 400, "password is missing"),
         ({"password": "short"}, 400, "a password has 6 to 1000 characters"),

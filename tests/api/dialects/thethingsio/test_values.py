@@ -189,3 +189,19 @@ async def test_magic_resources(redis_url: str) -> None:
         await w.grant(ann, "bob@x.org", device.id, "humidity", get=True)
         assert await read("$settings.foo", token=bob) == [{"key": "$settings.foo", "value": 4}]
         assert await write("$geo", place, token=bob) == 403
+
+
+@pytest.mark.spec("TTI-S23")
+async def test_conditions_are_never_answered_with_304(redis_url: str) -> None:
+    async with world(redis_url) as w:
+        ann, device, thing_token = await owner(w)
+        assert (await w.call("POST", "/v2/classes/me/Lists/1", ann, {"n": 1})).status_code == 201
+        headers = {"authorization": ann, "if-none-match": "*", "if-modified-since": "Fri, 01 Jan 2100 00:00:00 GMT"}
+        for path in (
+            "/v2/me/resources", "/v2/me/resources/temperature", f"/v2/me/resources/temperature/{device.id}",
+            "/v2/me/settings", "/v2/classes/me/Lists", "/v2/classes/me/Lists/1", "/v2/utils/date",
+            f"/v2/things/{thing_token}/resources", f"/v2/things/{thing_token}/firmwares/latest",
+        ):  # fmt: skip
+            answer = await w.client.get(path, headers=headers)
+            assert (answer.status_code, bool(answer.content)) == (200, True)
+            assert not {"etag", "last-modified"} & set(answer.headers)
