@@ -50,8 +50,6 @@ class _Client:
         """What ends each subscription, by the resource's path."""
         self.waiting: asyncio.Queue[Event] = asyncio.Queue(MOST_WAITING)
         self.writer: asyncio.Task[None] | None = None
-        self.turn = asyncio.Lock()
-        """What the client says is done one after the other: the library begins with all of it at once."""
         self.changing = asyncio.Lock()
         self.cut = False
         self.turn = asyncio.Lock()
@@ -152,8 +150,7 @@ class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
     async def _answer(self, sid: str, event: str, work: Any, data: Any) -> None:
         client = self._clients.get(sid)
         if client is not None:
-            async with client.turn:
-                self._say(client, event, await self._told(client, work, data))
+            self._say(client, event, await self._told(client, work, data))
 
     async def _told(self, client: _Client, work: Any, data: Any) -> dict[str, Any]:
         try:
