@@ -60,7 +60,9 @@ async def put_product(parts: Parts, call: Call) -> Answer:
     except NotFound:
         status = 201
     made = Product(id=id, tenant=call.tenant, name=body.name, facets=body.facets)
-    return Answer(status, await parts.registry.put_product(made))
+    kept = await parts.registry.put_product(made)
+    await parts.apps.product_changed(kept)
+    return Answer(status, kept)
 
 
 _ALL: Final = BASE + "/tenants/{tenant}/products"

@@ -10,18 +10,19 @@ from api.dialects.thethingsio.settings import MAX_BODY_BYTES
 from api.transports.http import JSON, Request, Response
 from api.transports.http_exchange import Header
 from engine.errors import BadInput
+from nodes.codecs.values import decode_json
+
+MAX_DEPTH: Final = 64
+"""How many arrays and objects of a body may stand inside each other."""
 
 _FIXED: Final[tuple[Header, ...]] = (JSON,)
 
 
 def decoded(body: bytes) -> Any:
-    """A body as JSON; BadInput for what is none."""
+    """A body as JSON; BadInput for what is none, and for what no message of a chain can hold."""
     if not body.strip():
         raise BadInput("the body is empty")
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"the body is not JSON: {error}") from error
+    return decode_json(body, max_depth=MAX_DEPTH)
 
 
 def object_of(body: Any) -> dict[str, Any]:

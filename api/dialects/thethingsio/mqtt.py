@@ -14,7 +14,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from api.auth import Unknown, token_print
-from api.dialects.thethingsio.bodies import error_body
+from api.dialects.thethingsio.bodies import decoded, error_body
 from api.dialects.thethingsio.dates import iso
 from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.subscriptions import Subscriptions
@@ -84,9 +84,9 @@ class ThingLogin:
         if token == topic or "/" in token:
             return Drop(f"a thing may not publish to {topic[:100]!r}")
         try:
-            body = msgspec.json.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return Drop(f"not JSON: {error}")
+            body = decoded(payload)
+        except BadInput as error:
+            return Drop(str(error))
         known = self._parts.auth.known(token_print(THING_TOKEN, token))
         if isinstance(known, Unknown):
             return Accepted(first=lambda: self._look_up(token, body))

@@ -25,6 +25,7 @@ from api.transports.http_exchange import HttpError
 from engine.errors import BadInput, Refused
 from engine.stores.apps.objects import SHARED, Place, path_of, private
 from engine.stores.registry import THING_TOKEN
+from engine.stores.values import encodes
 
 log = logging.getLogger("rulemill.thethingsio")
 
@@ -69,6 +70,9 @@ class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
 
     async def on_connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         """Somebody is there; who, they tell later."""
+        # A client may send an event of this name itself, with an environment of its own making.
+        if sid in self._clients or environ is not self.server.get_environ(sid, NAMESPACE):
+            return
         client = self._clients[sid] = _Client(sid, environ["asgi.scope"].get("scheme") in ("https", "wss"))
         client.writer = asyncio.create_task(self._write(client), name="realtime")
 
@@ -121,12 +125,9 @@ class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
 
     # What clients say
 
-    async def on_authenticate(self, sid: str, data: Any = None) -> None:
+    async def on_authenticate(self, sid: str, data: Any = None, *_: Any) -> None:
         """`{"sessionToken": …}` (`TTI-S31`)."""
-        client = self._clients.get(sid)
-        if client is None:
-            return
-        self._say(client, "authenticate", await self._told(client, self._authenticate, data))
+        await self._answer(sid, "authenticate", self._authenticate, data)
 
     async def _authenticate(self, client: _Client, data: Any) -> dict[str, Any]:
         if self._parts.settings.require_tls and not client.tls:
@@ -138,17 +139,18 @@ class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
         client.caller = caller
         return {"status": "success", "message": "authenticated"}
 
-    async def on_subscribe(self, sid: str, data: Any = None) -> None:
+    async def on_subscribe(self, sid: str, data: Any = None, *_: Any) -> None:
         """`{"resource": "/me/resources/temperature"}`, or `/things/{token}`, or `/classes/…` (`TTI-S32`)."""
-        client = self._clients.get(sid)
-        if client is not None:
-            self._say(client, "subscribe", await self._told(client, self._subscribe, data))
+        await self._answer(sid, "subscribe", self._subscribe, data)
 
-    async def on_unsubscribe(self, sid: str, data: Any = None) -> None:
+    async def on_unsubscribe(self, sid: str, data: Any = None, *_: Any) -> None:
         """The same, ended."""
+        await self._answer(sid, "unsubscribe", self._unsubscribe, data)
+
+    async def _answer(self, sid: str, event: str, work: Any, data: Any) -> None:
         client = self._clients.get(sid)
         if client is not None:
-            self._say(client, "unsubscribe", await self._told(client, self._unsubscribe, data))
+            self._say(client, event, await self._told(client, work, data))
 
     async def _told(self, client: _Client, work: Any, data: Any) -> dict[str, Any]:
         try:
@@ -263,6 +265,6 @@ class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
 
 def _resource(data: Any) -> str:
     path = data.get("resource") if isinstance(data, dict) else None
-    if not isinstance(path, str) or not path.startswith("/") or len(path) > 1024:
+    if not isinstance(path, str) or not path.startswith("/") or len(path) > 1024 or not encodes(path):
         raise BadInput("resource must be a path, such as /me/resources/temperature")
     return path

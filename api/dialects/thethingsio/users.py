@@ -60,9 +60,10 @@ class UserRoutes:
         """Make a user of an app; BadInput."""
         email, password = email_of(body), text_of(body, "password")
         parts = self._parts
+        # Counted first: who is registered is not for trying out.
+        await self.count(app, email, request)
         if await parts.users.find(app.id, email) is not None:
             raise BadInput("user already exists")
-        await self.count(app, email, request)
         try:
             user = await parts.users.add(app.id, email, await parts.passwords.hash(password, ""))
         except Conflict as error:

@@ -14,7 +14,7 @@ from engine.errors import BadInput
 from engine.message import Message
 from engine.stores.apps.apps import resource_fault
 from engine.stores.registry import Device
-from engine.stores.values import problem
+from engine.stores.values import MAX_TS_MS, problem
 
 _PLACE: Final = {"lat": 90, "lon": 180}
 
@@ -58,6 +58,8 @@ def _value(given: Any, i: int, key: str) -> Value:
     if when is not None and not isinstance(when, str):
         raise BadInput("must be a text", f"/values/{i}/datetime")
     ts_ms = ms_of(when, f"/values/{i}/datetime") if when is not None else None
+    if ts_ms is not None and abs(ts_ms) > MAX_TS_MS:
+        raise BadInput(f"no value can be kept so far from 1970: {str(when)[:40]!r}", f"/values/{i}/datetime")
     return Value(named, given["value"], ts_ms, _place(given.get("geo"), i))
 
 

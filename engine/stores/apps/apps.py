@@ -105,6 +105,12 @@ class Apps:
         ids = sorted(text(id) for id in await self._client.smembers(_index(tenant)))
         return [_app(blob) for blob in await self._client.hmget(_APPS, ids) if blob] if ids else []
 
+    async def product_changed(self, product: Product) -> None:
+        """Have all that follows resources of a product look again whether they are public."""
+        for app in await self.of(product.tenant):
+            if app.product == product.id:
+                await tell(self._client, app.tenant, app.id, [EVERYBODY])
+
     async def delete(self, tenant: str, id: str) -> App:
         """Forget an app and, with it, its users, rights and objects; NotFound."""
         found = await self.app(tenant, id)

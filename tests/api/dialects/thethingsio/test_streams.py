@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.api.dialects.thethingsio.test_values import owner
-from tests.api.dialects.thethingsio.world import World, world
+from tests.api.dialects.thethingsio.world import PRODUCT, World, world
+from tests.api.stack import TENANT
 
 pytestmark = pytest.mark.asyncio
 
@@ -104,4 +106,18 @@ async def test_rights_are_followed_while_the_stream_is_open(redis_url: str) -> N
             other = (await w.call("POST", "/v2/login", body=login)).json()["token"]
             await w.call("PUT", "/v2/me/settings", other, {"password": "another 1"})
             assert await texts.value() == {"status": "error", "code": 401, "message": "Invalid session token"}
+            assert await texts.ended()
+
+
+@pytest.mark.spec("TTI-6", "TTI-S15")
+async def test_a_resource_that_is_made_private_is_told_no_more(redis_url: str) -> None:
+    async with world(redis_url) as w:
+        ann, one, _ = await owner(w)
+        async with stream(w, "/v2/me/resources/humidity", ann, subscribe="true") as texts:
+            assert await texts.next() == SUBSCRIBED
+            product = await w.stack.registry.product(TENANT, PRODUCT)
+            facets = {**product.facets, "thethingsio": {"public": ["temperature"]}}
+            kept = await w.stack.registry.put_product(msgspec.structs.replace(product, facets=facets))
+            await w.parts.apps.product_changed(kept)
+            assert await texts.next() == {"status": "error", "code": 401, "message": "Permission denied"}
             assert await texts.ended()
