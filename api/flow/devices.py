@@ -107,6 +107,7 @@ class CredentialsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def shown(device: Device, secrets: list[CredentialBody] | None = None) -> DeviceShown:
     """A device as the API gives it: no digests, and secrets only when they were just set."""
     values: dict[str, Any] = msgspec.structs.asdict(device)
+    del values["leaving"]
     values["credentials"] = [each.partition(":")[0] for each in device.credentials]
     return DeviceShown(**values, secrets=secrets or [])
 
