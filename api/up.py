@@ -146,10 +146,17 @@ def _environment(loaded: Loaded, url: str, token: str, demo: bool) -> dict[str, 
 
 
 def _api_arguments(sockets: str, bootstrap: str | None, demo: bool) -> Callable[[str], list[str]]:
-    made = ["api", "--sockets", sockets]
-    made += ["--bootstrap", bootstrap] if bootstrap else []
-    made += ["--demo"] if demo else []
-    return lambda name: made
+    """What a process is started with. Only the first one makes what is asked for: one that follows it after a crash
+    would undo what people have changed meanwhile."""
+    plain = ["api", "--sockets", sockets]
+    asked = [*(["--bootstrap", bootstrap] if bootstrap else []), *(["--demo"] if demo else [])]
+
+    def arguments(name: str) -> list[str]:
+        given = [*plain, *asked]
+        asked.clear()
+        return given
+
+    return arguments
 
 
 def _worker_arguments(name: str) -> list[str]:

@@ -186,8 +186,9 @@ async def test_a_name_that_no_bucket_can_have_stops_the_start() -> None:
     with pytest.raises(Unfit, match=r"bucket name _x is invalid$"):
         await open_and_write({**TWO, "GET /api/v2/buckets": MISSING, "POST /api/v2/buckets": invalid}, token="T0")
     refused = Said(200, {"results": [{"statement_id": 0, "error": "invalid name"}]})
+    made = 'CREATE DATABASE ".." WITH DURATION INF REPLICATION 1 SHARD DURATION 91d NAME autogen'
     with pytest.raises(Unfit, match=r"CREATE DATABASE .*invalid name"):
-        await open_and_write({**ONE, **ping("1.8.10"), 'CREATE DATABASE ".."': refused}, bucket="..")
+        await open_and_write({**ONE, **ping("1.8.10"), made: refused}, bucket="..")
 
 
 async def test_a_token_that_sees_no_organization_is_told_who_makes_the_bucket() -> None:

@@ -112,7 +112,7 @@ async def test_rights_are_followed_while_the_stream_is_open(redis_url: str) -> N
 @pytest.mark.spec("TTI-6", "TTI-S15")
 async def test_a_resource_that_is_made_private_is_told_no_more(redis_url: str) -> None:
     async with world(redis_url) as w:
-        ann, one, _ = await owner(w)
+        ann, _, _ = await owner(w)
         async with stream(w, "/v2/me/resources/humidity", ann, subscribe="true") as texts:
             assert await texts.next() == SUBSCRIBED
             product = await w.stack.registry.product(TENANT, PRODUCT)
