@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from api.embedded_redis import EmbeddedRedis, die_with_parent
 from engine.errors import RulemillError
+from engine.failpoints import VARIABLE as FAILPOINTS
 from engine.leases import give_back
 from engine.message import new_id
 from engine.service import end_all
@@ -93,11 +94,15 @@ class Supervisor:
         os.set_blocking(writing, False)
         child.name = f"{child.role}-{new_id()[-12:]}"
         child.ready.clear()
+        environment = {**os.environ, **child.environment, VARIABLE: str(writing)}
+        if child.starts:
+            # A test's failpoint is for the first process: what follows it shall live.
+            environment.pop(FAILPOINTS, None)
         try:
             child.process = await asyncio.create_subprocess_exec(
                 *COMMAND, *child.arguments(child.name),
                 stdin=subprocess.DEVNULL, pass_fds=(writing, *child.descriptors),
-                env={**os.environ, **child.environment, VARIABLE: str(writing)},
+                env=environment,
                 preexec_fn=die_with_parent, start_new_session=True,
             )  # fmt: skip
         except BaseException:

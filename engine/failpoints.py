@@ -33,7 +33,8 @@ def _parse(text: str) -> dict[str, tuple[str, int]]:
     return found
 
 
-_armed = _parse(os.environ.get("RULEMILL_FAILPOINTS", ""))
+VARIABLE: Final = "RULEMILL_FAILPOINTS"
+_armed = _parse(os.environ.get(VARIABLE, ""))
 _passes: dict[str, int] = {}
 
 
