@@ -163,19 +163,24 @@ class Points:
         self.step_ms = SPAN_MS // self.times
         self.count = self.times * args.devices * args.keys
         self.end_ms = START_MS + self.times * self.step_ms
+        self.by_device = args.by_device
 
     def batches(self):
         rng, batch = random.Random(1), []
-        for i in range(self.times):
-            ts_ms = START_MS + i * self.step_ms
-            for device in self.devices:
-                for key in self.keys:
-                    batch.append(Point(TENANT, device, key, ts_ms, round(20 + rng.random() * 10, 2)))
-                    if len(batch) == BATCH:
-                        yield batch
-                        batch = []
+        for ts_ms, device in self._places():
+            for key in self.keys:
+                batch.append(Point(TENANT, device, key, ts_ms, round(20 + rng.random() * 10, 2)))
+                if len(batch) == BATCH:
+                    yield batch
+                    batch = []
         if batch:
             yield batch
+
+    def _places(self):
+        times = [START_MS + i * self.step_ms for i in range(self.times)]
+        if self.by_device:
+            return ((ts_ms, device) for device in self.devices for ts_ms in times)
+        return ((ts_ms, device) for ts_ms in times for device in self.devices)
 
     def reads(self):
         """Name to a function that makes a read for a device."""
@@ -258,6 +263,7 @@ async def main():
     parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--devices", type=int, default=10_000)
     parser.add_argument("--keys", type=int, default=1)
+    parser.add_argument("--by-device", action="store_true", help="one device after the other, as an import has them")
     parser.add_argument("--bare", action="store_true")
     parser.add_argument("--no-fill", action="store_true")
     parser.add_argument("--settle", type=float, default=0, help="seconds between filling and reading, for compaction")
