@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ def too_many_buckets() -> BadInput:
     return BadInput(f"more than {MOST_BUCKETS} windows in all; ask for fewer series, longer windows or less time")
 
 
+@lru_cache(1024)
 def percentile(function: str) -> int | None:
     """Which percentile a checked function is, in thousandths of a percent; None for one that is none."""
     found = _PERCENTILE.fullmatch(function)

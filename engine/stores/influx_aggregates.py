@@ -137,8 +137,13 @@ class _Aggregate:
         def add(name: Name, index: int, row: tuple[Any, ...]) -> None:
             nonlocal seen
             found = {call: value for call, value in zip(calls, row, strict=True) if value is not None}
-            if any(value or not call.startswith("count") for call, value in found.items()):
-                self._rows.setdefault(name, {}).setdefault(index, {}).update(found)
+            # Nearly every row says yes to the first question, which is the cheap one.
+            if any(row) or any(not call.startswith("count") for call in found):
+                rows = self._rows.setdefault(name, {})
+                if index in rows:
+                    rows[index].update(found)
+                else:
+                    rows[index] = found
                 seen += 1
                 if seen > self._most:
                     raise too_many_buckets()
@@ -164,10 +169,10 @@ class _Aggregate:
         """Values of what was counted; those windows in which the numbers are to be counted again."""
         doubtful: dict[Name, list[int]] = {}
         for name, rows in self._rows.items():
-            pure = self._is_pure(name)
+            pure, of_series = self._is_pure(name), self._values.setdefault(name, {})
             for index in sorted(rows):
                 row = rows[index]
-                values = self._values.setdefault(name, {}).setdefault(index, {})
+                values = of_series.setdefault(index, {})
                 if "count" in self._asked:
                     values["count"] = row.get("count(t)", 0)
                 for function in self._ends:

@@ -11,7 +11,7 @@ sum of longs has not wrapped around. The same holds for a mean, which InfluxDB m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from engine.stores.aggregates import greatest, least, mean, percentile, plain, total
@@ -70,13 +70,17 @@ def is_percentile(function: str) -> bool:
     return percentile(function) is not None
 
 
+@lru_cache(256)
+def _plain_calls(field: str, functions: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Functions that are no percentiles, with what InfluxDB was asked for."""
+    return [(function, f"{function}({field})") for function in functions if not is_percentile(function)]
+
+
 def of_one(field: str, functions: Sequence[str], row: Row) -> dict[str, Any] | None:
     """Numeric functions, but percentiles, of longs (`l`) or doubles (`d`); None if they must be counted again."""
     values: dict[str, Any] = {}
-    for function in functions:
-        if is_percentile(function):
-            continue
-        found = row.get(f"{function}({field})")
+    for function, call in _plain_calls(field, tuple(functions)):
+        found = row.get(call)
         if found is None or (field == "l" and not _is_unwrapped(function, row)):
             return None
         values[function] = plain(found)
