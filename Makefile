@@ -3,7 +3,7 @@
 help: ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'ARGS="..." is passed on by run, test and bench: make test ARGS="-k decode -x"'
+	@echo 'ARGS="..." is passed on by run, test, search and bench: make test ARGS="-k decode -x"'
 
 run: ## set up if need be, and start a server with demo devices
 	@sh scripts/setup.sh
@@ -15,6 +15,10 @@ JOBS = 4
 test: ## set up if need be, and run the tests, JOBS=4 at a time
 	@sh scripts/setup.sh dev
 	@exec .venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+search: ## run the tests of properties with examples that are new each time
+	@sh scripts/setup.sh dev
+	@exec .venv/bin/python -m pytest -n $(JOBS) --dist loadfile -m hypothesis --hypothesis-profile search $(ARGS)
 
 check: ## lint, format, types, layers, generated files
 	@sh scripts/setup.sh dev
@@ -43,4 +47,4 @@ bench: ## measure this machine (bench/README.md tells what)
 	@test -f bench/run.py || { echo 'bench/run.py is not there yet' >&2; exit 1; }
 	@exec .venv/bin/python bench/run.py $(ARGS)
 
-.PHONY: help run test check format generate spec bench
+.PHONY: help run test search check format generate spec bench

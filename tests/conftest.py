@@ -1,4 +1,10 @@
-"""Services that many tests share. One Redis for each process of a run, emptied before each test that asks for it."""
+"""Services that many tests share, and how examples are found.
+
+One Redis for each process of a run, emptied before each test that asks for it.
+
+A change is judged by what it does, not by what chance finds in what was there before: examples are the same in every
+run, and others are searched for apart from it (`make search`).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +13,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 
 from tests.services import running_redis
+
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None, print_blob=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime, tzinfo
 from itertools import pairwise
@@ -16,6 +17,7 @@ COLOURS: Final = ("cyan", "yellow", "magenta", "green", "red", "blue", "white")
 _EMPTY: Final = 0x2800
 _DOTS: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Of the dot in a row and a column of a character: its bit."""
+_LARGEST: Final = sys.float_info.max
 _HOUR_MS, _DAY_MS, _YEAR_MS = 3_600_000, 86_400_000, 366 * 86_400_000
 
 
@@ -42,7 +44,8 @@ class Frame(NamedTuple):
 
 def chart(lines: Sequence[Line], frame: Frame, *, coloured: bool) -> list[str]:
     """Rows of text: the lines with their axes, then what they are. Without colours, several come one below another."""
-    values = [value for line in lines for _, value in line.points]
+    # Doubles all: beyond 2^53 two numbers that differ may be one on the scale.
+    values = [float(value) for line in lines for _, value in line.points]
     scale = _Scale.of(min(values), max(values), frame.height)
     if coloured or len(lines) == 1:
         made = _drawn(lines, frame, scale, coloured)
@@ -63,21 +66,25 @@ class _Scale(NamedTuple):
     def of(low: float, high: float, height: int) -> _Scale:
         if low == high:
             around = abs(low) * 0.1 or 1.0
-            low, high = low - around, high + around
+            low, high = max(low - around, -_LARGEST), min(high + around, _LARGEST)
+        span = high - low
         # As many as fit three rows apart, but more than one.
-        step = _nice((high / 2 - low / 2) / max(2, height // 3) * 2)
-        step = step if (high / 2 - low / 2) >= step else _nice((high / 2 - low / 2) / max(2, height // 2) * 2)
-        if not (math.isfinite(step) and step > 0 and math.isfinite(high - low) and (high - low) / step < 1000):
+        step = _nice(span / max(2, height // 3))
+        step = step if span >= step * 2 else _nice(span / max(2, height // 2))
+        if not (math.isfinite(span) and 0 < step < math.inf and span / step < 1000):
             return _Scale(low, high, {0: f"{high:.4g}", height - 1: f"{low:.4g}"})
         decimals = max(0, -math.floor(math.log10(step)))
         labels = {}
         for n in range(math.ceil(low / step), math.floor(high / step) + 1):
-            row = round((high - n * step) / (high - low) * (height - 1))
+            row = round((high - n * step) / span * (height - 1))
             labels[row] = f"{n * step:.{decimals}f}" if decimals < 8 and abs(n * step) < 1e9 else f"{n * step:.4g}"
         return _Scale(low, high, labels)
 
     def part(self, value: float) -> float:
-        """Where a value lies: 0 at the top, 1 at the bottom. Halved: the range may be more than a double holds."""
+        """Where a value lies: 0 at the top, 1 at the bottom."""
+        if math.isfinite(span := self.high - self.low):
+            return (self.high - value) / span
+        # The range is more than a double holds.
         return (self.high / 2 - value / 2) / (self.high / 2 - self.low / 2)
 
 

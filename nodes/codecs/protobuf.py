@@ -33,6 +33,7 @@ Convert = Callable[[Any], Any]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _KNOWN_FILES: Final = {pb2.DESCRIPTOR.name: pb2.DESCRIPTOR for pb2 in (struct_pb2, timestamp_pb2, wrappers_pb2)}
+_MAP_ENTRY: Final = [("key", 1), ("value", 2)]
 _TAKEN_NAMES: Final = frozenset({"FromString", "HasField"})
 """A field or type of such a name would hide the method of the runtime that reads it."""
 
@@ -204,6 +205,8 @@ class _Shapes:
             raise BadInput(f"{field.full_name}: groups are not taken")
         message = field.message_type
         if message is not None and message.GetOptions().map_entry:
+            if not field.is_repeated or [(each.name, each.number) for each in message.fields] != _MAP_ENTRY:
+                raise BadInput(f"{field.full_name}: {message.full_name} says that it is of a map, and is not")
             return _map(self._one(message.fields_by_name["value"]))
         one = self._one(field)
         if not field.is_repeated:

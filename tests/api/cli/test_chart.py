@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,22 @@ def test_any_numbers_fit(lines: list[list[float]], width: int, height: int, star
     assert all(len(row) <= max(width, side + 14) for row in drawn)
     assert any("\u2800" < char <= "\u28ff" for row in drawn for char in row)
     assert [row for row in chart(given_lines, frame, coloured=True) if "━━" in row]
+
+
+@pytest.mark.parametrize(
+    ("values", "rows_of_values"),
+    [
+        ([1.634266486238469e308], [2]),
+        ([-1.7976931348623157e308, 1.7976931348623157e308], [4, 0]),
+        ([0.0, 5e-324], [4, 0]),
+        ([2**63 - 2, 2**63 - 1], [2, 2]),
+        ([2**63 - 1, float(2**63)], [2, 2]),
+    ],
+)
+def test_numbers_at_the_ends_of_what_there_is(values: list[float], rows_of_values: list[int]) -> None:
+    rows = drawn([(n * 90, value) for n, value in enumerate(values)], 10)
+    found = sorted((x, y) for y, row in enumerate(rows) for x, char in enumerate(row) if "\u2800" < char <= "\u28ff")
+    assert [y for _, y in found] == rows_of_values
 
 
 def drawn(points: list[tuple[int, float]], join_ms: int) -> list[str]:

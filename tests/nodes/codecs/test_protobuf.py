@@ -412,6 +412,29 @@ def test_a_damaged_set_builds_or_is_bad_input(data):
         return
 
 
+@pytest.mark.parametrize(
+    ("fields", "repeated"),
+    [
+        ([("key", 1)], True),
+        ([("key", 1), ("value", 3)], True),
+        ([("key", 1), ("worth", 2)], True),
+        ([("key", 1), ("value", 2), ("more", 3)], True),
+        ([("key", 1), ("value", 2)], False),
+    ],
+)
+def test_an_entry_of_a_map_has_a_key_and_a_value(fields, repeated):
+    made = file("m.proto")
+    message = made.message_type.add(name="M")
+    entry = message.nested_type.add(name="CountsEntry")
+    entry.options.map_entry = True
+    entry.field.extend(field(name, number, Field.TYPE_INT32) for name, number in fields)
+    kind = Field.TYPE_MESSAGE
+    message.field.append(field("counts", 1, kind, type_name=".M.CountsEntry", repeated=repeated))
+    # Some the runtime refuses itself.
+    with pytest.raises(BadInput, match=r"M\.CountsEntry says that it is of a map, and is not|m\.proto: "):
+        ProtoCodec(serialized(made), "M")
+
+
 def levels() -> bytes:
     """A message whose fields have other names in JSON, and one with a text."""
     made = file("levels.proto", package="levels")
