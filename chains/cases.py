@@ -133,6 +133,8 @@ def read_cases(text: bytes | str) -> list[Case]:
     """The cases of a `cases.json`, a list; raises InvalidDocument that says what cannot be read, and where."""
     try:
         cases = _decoder.decode(text)
+    except UnicodeDecodeError as error:
+        raise InvalidDocument([Finding("", f"not JSON: text is not UTF-8 ({error.reason})")]) from error
     except msgspec.DecodeError as error:
         raise InvalidDocument([explain_conversion(str(error))]) from error
     names: set[str] = set()

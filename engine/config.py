@@ -206,7 +206,7 @@ def _from_variable(field: str, text: str, name: str, findings: list[Finding]) ->
     if field in _TABLES:
         try:
             return msgspec.json.decode(text or b"{}", type=dict[str, Any])
-        except msgspec.MsgspecError as error:
+        except ValueError as error:  # of msgspec, and of text that is not UTF-8
             findings.append(Finding(name, f"is a table as JSON: {error}"))
             return {}
     return text

@@ -27,6 +27,8 @@ MAX_POINTS_BYTES: Final = 256 << 10
 ZIP_FROM_BYTES: Final = 256
 _ZLIB: Final = b"\x78"
 """How a zlib stream begins; no msgpack array does."""
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError)
+"""What msgspec says of bytes that are no such thing; the second of text in them that is not UTF-8."""
 
 _encoder = msgspec.msgpack.Encoder()
 _messages = msgspec.msgpack.Decoder(list[Message])
@@ -105,7 +107,7 @@ def unpack_entry(fields: Sequence[bytes]) -> list[Item]:
         if fields[0] == b"p":
             parked = _parked.decode(fields[1])
             return [Item(parked.message, _resumed.decode(fields[3]), parked.attempts, parked.since_ms)]
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise UnknownEntryError(f"entry cannot be read: {error}") from error
     raise UnknownEntryError(f"entry with a field {fields[0]!r}")
 
@@ -114,7 +116,7 @@ def decode_parked(blob: bytes) -> Parked:
     """A parked message as it stands in Redis; UnknownEntryError if this release cannot read it."""
     try:
         return _parked.decode(blob)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise UnknownEntryError(f"parked message cannot be read: {error}") from error
 
 
@@ -137,7 +139,7 @@ def unpack_points(blob: bytes) -> tuple[list[Point], int]:
     try:
         plain = zlib.decompress(blob) if blob[:1] == _ZLIB else blob
         return _points.decode(plain), len(plain)
-    except (msgspec.DecodeError, zlib.error) as error:
+    except (*_UNREADABLE, zlib.error) as error:
         raise UnknownEntryError(f"points cannot be read: {error}") from error
 
 

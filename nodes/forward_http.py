@@ -24,6 +24,7 @@ from nodes import (
     Relation,
     Retry,
 )
+from nodes.codecs.values import decode_json
 from nodes.outward.addresses import Guard
 from nodes.outward.http import RETRIED_STATUSES, Answer, Client, retry_after_s
 from nodes.templates import Template, in_json, in_url
@@ -189,8 +190,8 @@ def _body_of(answer: Answer) -> Any:
         return None
     if media_type == "application/json" or media_type.endswith("+json"):
         try:
-            return msgspec.json.decode(answer.body)
-        except msgspec.DecodeError as error:
+            return decode_json(answer.body)
+        except BadInput as error:
             raise BadInput(f"the service answered with broken JSON: {error}") from error
     try:
         return answer.body.decode()

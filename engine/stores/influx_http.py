@@ -238,7 +238,7 @@ def _dropped(said: dict[str, Any]) -> int | None:
 def _json(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):  # of msgspec, and of text that is not UTF-8
         return None
 
 

@@ -93,7 +93,7 @@ class Rows(Generic[Row]):
             loose = json.loads(bytes(series.values), parse_int=_number)
             rows: list[Row] = msgspec.convert(loose, self._type)
             return rows
-        except (ValueError, msgspec.MsgspecError) as error:
+        except ValueError as error:  # of msgspec, of json, and of text that is not UTF-8
             raise StoreUnavailable(f"InfluxDB's rows cannot be read: {error}") from error
 
 
@@ -105,7 +105,7 @@ def answer(line: bytes) -> Answer:
     """A document; StoreUnavailable for what is none."""
     try:
         return _answers.decode(line)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:  # of msgspec, and of text that is not UTF-8
         raise StoreUnavailable(f"InfluxDB's answer cannot be read: {error}: {line[:200]!r}") from error
 
 

@@ -210,10 +210,11 @@ async def test_differences_name_their_place() -> None:
         ('[{"name": "x", "messages": [{"data": 1, "raw_b64": ""}], "expect": {}}]', "/0/messages/0", "either data or"),
         ('[{"name": "x", "messages": [], "expect": {}}]', "/0/messages", "length >= 1"),
         ("[", "", "truncated"),
+        (b'[{"name": "\xff"}]', "", "text is not UTF-8"),
         (json.dumps([{"name": "x", "messages": [{}], "expect": {}}] * 2), "/1/name", "two cases are named 'x'"),
     ],
 )
-async def test_cases_that_cannot_be_read(text: str, place: str, message: str) -> None:
+async def test_cases_that_cannot_be_read(text: str | bytes, place: str, message: str) -> None:
     with pytest.raises(InvalidDocument) as caught:
         read_cases(text)
     ((found, reason),) = caught.value.findings

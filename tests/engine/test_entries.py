@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.entries import (
@@ -99,6 +99,7 @@ def test_what_cannot_be_read_is_named_never_guessed(fields: list[bytes]) -> None
 
 
 @given(st.binary(max_size=200))
+@example(b"\x95\xa1\x80")
 def test_no_bytes_do_more_than_say_no(blob: bytes) -> None:
     for fields in ([b"m", blob], [b"p", blob, b"r", blob]):
         try:

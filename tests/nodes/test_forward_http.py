@@ -170,8 +170,9 @@ async def test_a_long_answer_is_an_error(server: Server, forward: Call) -> None:
     assert len((await forward(max_response_bytes=1000)).data) == 1000
 
 
-async def test_broken_json_is_an_error(server: Server, forward: Call) -> None:
-    server.says("200 OK", b"{", "Content-Type: application/json\r\n")
+@pytest.mark.parametrize("body", [b"{", b'"\xff"', b"[" * 5000, b"[1e999]"])
+async def test_broken_json_is_an_error(server: Server, forward: Call, body: bytes) -> None:
+    server.says("200 OK", body, "Content-Type: application/json\r\n")
     with pytest.raises(BadInput, match="broken JSON"):
         await forward()
 

@@ -32,6 +32,7 @@ def said(body: Any) -> bytes:
             NotTaken,
             "partial write of line protocol occurred: bad",
         ),
+        (400, b'{"error":"\xff"}', StoreUnavailable, "answered 400: "),
         (400, b"<html>400 Bad Request</html>", StoreUnavailable, "answered 400: <html>400 Bad Request</html>"),
         (400, {"ok": 1}, StoreUnavailable, "answered 400"),
         (413, b"", TooLarge, "413"),
@@ -92,7 +93,9 @@ def test_long_reasons_keep_both_ends_on_one_line() -> None:
     assert "\n" not in reason
 
 
-@pytest.mark.parametrize("line", [b"<html>", b'{"results":1}', b'{"results":[{"series":[{"values":[[', b"\xff"])
+@pytest.mark.parametrize(
+    "line", [b"<html>", b'{"results":1}', b'{"results":[{"series":[{"values":[[', b"\xff", b'{"error":"\xff"}']
+)
 def test_what_is_no_answer_is_no_answer(line: bytes) -> None:
     with pytest.raises(StoreUnavailable, match="cannot be read"):
         answer(line)
