@@ -256,7 +256,7 @@ async def run_api(
                 passwords=passwords, throttle=LoginThrottle(client, "app-user"), mail=mail,
                 settings=chosen.thethingsio,
             ),
-            stack,
+            url, stack,
         )  # fmt: skip
         tail, point_tail = TailHub(url, client), PointTail(url, client, registry)
         flow = create_app(
@@ -316,7 +316,7 @@ async def run_api(
         due = Due(client, [lambda: look_at_calls(kept), activity.look])
         pin = MetricPin(side, f"api-{os.getpid()}")
         for service in (
-            replies, live, live_values, auth, door, ingress, cloudthing, house, pin, activity, due,
+            replies, live, live_values, thethingsio.sockets, auth, door, ingress, cloudthing, house, pin, activity, due,
         ):  # fmt: skip
             await service.start()
             stack.push_async_callback(service.stop)

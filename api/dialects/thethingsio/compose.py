@@ -23,12 +23,14 @@ class ThethingsIo(NamedTuple):
     sockets: SocketIo
 
 
-def compose(parts: Parts, stack: AsyncExitStack, ping_interval_s: float = PING_INTERVAL_S) -> ThethingsIo:
-    """Everything of the dialect; `stack` ends it."""
+def compose(
+    parts: Parts, redis_url: str, stack: AsyncExitStack, ping_interval_s: float = PING_INTERVAL_S
+) -> ThethingsIo:
+    """Everything of the dialect; `stack` ends it. Who composes starts `sockets`."""
     subscriptions = Subscriptions(parts.live_values)
     http = ThethingsIoHttp(parts, subscriptions)
     realtime = Realtime(parts, subscriptions)
-    sockets = SocketIo([realtime], ping_interval_s)
+    sockets = SocketIo([realtime], redis_url, ping_interval_s)
     realtime.waiting = sockets.waiting
     stack.push_async_callback(http.stop)
     stack.push_async_callback(sockets.stop)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import socketio
 
 from api.transports.http_exchange import Asgi
+from api.transports.socketio.neighbours import Neighbours
 from api.transports.socketio.translation import MAX_BODY_BYTES, Translation
 
 PING_INTERVAL_S, PING_TIMEOUT_S = 25, 5
@@ -15,9 +17,11 @@ PATH: Final = "socket.io"
 
 
 class SocketIo:
-    """The library's server with the translation before it. `application` goes into the front."""
+    """The library's server, behind the translation and the neighbours. `application` goes into the front."""
 
-    def __init__(self, namespaces: list[socketio.AsyncNamespace], ping_interval_s: float = PING_INTERVAL_S) -> None:
+    def __init__(
+        self, namespaces: list[socketio.AsyncNamespace], redis_url: str, ping_interval_s: float = PING_INTERVAL_S
+    ) -> None:
         self.server = socketio.AsyncServer(
             async_mode="asgi", cors_allowed_origins="*", ping_interval=ping_interval_s, ping_timeout=PING_TIMEOUT_S,
             max_http_buffer_size=MAX_BODY_BYTES, logger=False, engineio_logger=False,
@@ -28,7 +32,12 @@ class SocketIo:
             self.server.register_namespace(namespace)
         sessions: dict[str, Any] = self.server.eio.sockets
         application = socketio.ASGIApp(self.server, socketio_path=PATH)
-        self.application: Asgi = Translation(application, sessions.__contains__, ping_interval_s, PING_TIMEOUT_S)
+        translated = Translation(application, sessions.__contains__, ping_interval_s, PING_TIMEOUT_S)
+        self._neighbours = Neighbours(translated, redis_url, ping_interval_s + 2 * PING_TIMEOUT_S)
+        self.application: Asgi = self._neighbours
+        engine = self.server.eio
+        new_id: Callable[[], str] = engine.generate_id
+        engine.generate_id = lambda: self._neighbours.own(new_id())
 
     def waiting(self, namespace: str, sid: str) -> int:
         """Packets that a client of a namespace has not taken yet."""
@@ -36,6 +45,11 @@ class SocketIo:
         session = self.server.eio.sockets.get(engine_sid)
         return 0 if session is None else int(session.queue.qsize())
 
+    async def start(self) -> None:
+        """Hear neighbours; raises redis ConnectionError when Redis is away."""
+        await self._neighbours.start()
+
     async def stop(self) -> None:
         """Disconnect everybody."""
         await self.server.shutdown()
+        await self._neighbours.stop()

@@ -15,7 +15,7 @@ import pytest
 from api.dialects.thethingsio.settings import Settings
 from tests.api.dialects.thethingsio.test_streams import write
 from tests.api.dialects.thethingsio.test_values import owner
-from tests.api.dialects.thethingsio.world import World, world
+from tests.api.dialects.thethingsio.world import world
 from tests.services import node_modules, require
 
 pytestmark = pytest.mark.asyncio
@@ -65,9 +65,9 @@ class Client:
 
 
 @asynccontextmanager
-async def client(w: World, module: str, transports: str, namespace: str = "/v2") -> AsyncIterator[Client]:
+async def client(url: str, module: str, transports: str, namespace: str = "/v2") -> AsyncIterator[Client]:
     process = await asyncio.create_subprocess_exec(
-        require("node"), str(Path(__file__).with_name("client.js")), module, w.url + namespace, transports,
+        require("node"), str(Path(__file__).with_name("client.js")), module, url + namespace, transports,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20,
         env={**os.environ, "NODE_PATH": str(node_modules("socket.io-client-2", "socket.io-client-4"))},
     )  # fmt: skip
@@ -87,7 +87,7 @@ async def test_values_objects_and_errors_reach_real_clients(redis_url: str, modu
     async with world(redis_url) as w:
         ann, device, thing = await owner(w)
         resource, collection = "/me/resources/temperature", "/classes/me/Playlists"
-        async with client(w, module, transports) as c:
+        async with client(w.url, module, transports) as c:
             assert await c.ask("subscribe", {"resource": resource}) == INVALID
             assert await c.ask("authenticate", {"sessionToken": "nonsense"}) == INVALID
             assert await c.ask("authenticate", None) == INVALID
@@ -127,7 +127,7 @@ async def test_a_quiet_client_stays_connected(redis_url: str, module: str, trans
     """Heartbeats go either way, as the revision wants."""
     async with world(redis_url, ping_interval_s=0.5) as w:
         ann, device, _ = await owner(w)
-        async with client(w, module, transports) as c:
+        async with client(w.url, module, transports) as c:
             await c.ask("authenticate", {"sessionToken": ann})
             await c.ask("subscribe", {"resource": "/me/resources/temperature"})
             await asyncio.sleep(2.0)
@@ -142,7 +142,7 @@ async def test_rights_that_end_end_subscriptions(redis_url: str) -> None:
         bob = await w.register("bob@x.org")
         await w.grant(ann, "bob@x.org", device.id, "temperature", get=True)
         path = f"/me/resources/temperature/{device.id}"
-        async with client(w, "socket.io-client-4", "websocket") as c:
+        async with client(w.url, "socket.io-client-4", "websocket") as c:
             await c.ask("authenticate", {"sessionToken": bob})
             assert (await c.ask("subscribe", {"resource": path}))["status"] == "success"
             await w.grant(ann, "bob@x.org", device.id, "temperature", get=False)
@@ -152,7 +152,7 @@ async def test_rights_that_end_end_subscriptions(redis_url: str) -> None:
 
 @pytest.mark.spec("TTI-S1")
 async def test_without_tls_nobody_is_authenticated(redis_url: str) -> None:
-    async with world(redis_url, Settings()) as w, client(w, "socket.io-client-4", "websocket") as c:
+    async with world(redis_url, Settings()) as w, client(w.url, "socket.io-client-4", "websocket") as c:
         told = await c.ask("authenticate", {"sessionToken": "x"})
         assert told == {"status": "error", "code": 403, "message": "HTTPS required"}
 

@@ -115,7 +115,7 @@ async def test_a_socket_that_is_not_read_hears_no_more_and_others_go_on(redis_ur
     async with world(redis_url) as w:
         ann, device, thing = await owner(w)
         followers = w.dialect.http._streams._subscriptions._by_thing
-        async with unread_socket(w, thing), client(w, "socket.io-client-4", "websocket") as good:
+        async with unread_socket(w, thing), client(w.url, "socket.io-client-4", "websocket") as good:
             await good.ask("subscribe", {"resource": f"/things/{thing}"})
             await until(lambda: len(followers.get(device.id, ())) == 2)
             told = 0

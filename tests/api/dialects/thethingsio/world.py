@@ -97,7 +97,8 @@ async def world(redis_url: str, settings: Settings | None = None, ping_interval_
             passwords=passwords, throttle=LoginThrottle(stack.redis, "app-users"), mail=mail,
             settings=settings or Settings(require_tls=False),
         )  # fmt: skip
-        dialect = compose(parts, ending, ping_interval_s)
+        dialect = compose(parts, redis_url, ending, ping_interval_s)
+        await dialect.sockets.start()
         stack.serve(dialect.http, mounts={"socket.io": dialect.sockets.application})
         made = World(stack, parts, mail, dialect)
         made.url = await stack.listen()
