@@ -42,6 +42,8 @@ RAISED: Final = Limits(pair=100, address=10_000, name=100)
 NO_ANSWER: Final = (
     "the tenant's root chain raises no alarms for apps: it has to answer messages 'Alarm request' with the alarm"
 )
+MENDED_S: Final = 60
+"""When to try again with such a chain: somebody has to deploy another."""
 
 
 class AlertRoutes:
@@ -118,7 +120,7 @@ class AlertRoutes:
     async def _raised(self, request: Request, device: Device, message: Message) -> str:
         """The id of the alarm that the chain has raised.
 
-        BadInput where it does not, or does not say so; Refused when it does not end in time.
+        BadInput where it fails; Refused where it does not answer with an alarm of the thing, or not in time.
         """
         found = await request.wait(
             asyncio.ensure_future(self._parts.intake.ask(message, SYNC_TIMEOUT_S)), 2 * SYNC_TIMEOUT_S
@@ -129,19 +131,20 @@ class AlertRoutes:
             raise BadInput(f"the chain failed: {found.error}")
         id = found.data.get("id") if found.kind == "reply" and isinstance(found.data, dict) else None
         if not isinstance(id, str):
-            raise BadInput(NO_ANSWER)
+            raise Refused(NO_ANSWER, MENDED_S)
         try:
             # A chain of the tenant's own may answer anything: said is only what is there.
             return (await self._parts.alarms.get(device.tenant, device.id, id)).id
         except NotFound as error:
-            raise BadInput(NO_ANSWER) from error
+            raise Refused(NO_ANSWER, MENDED_S) from error
 
     async def _check_room(self, caller: Caller, device: Device, type: str) -> None:
-        """BadInput for one alert more than a thing may have."""
-        active = await self._parts.alarms.of_devices(
-            caller.tenant, [device.id], MOST_ACTIVE, lambda alarm: alarm.active
-        )
-        if len(active) >= MOST_ACTIVE and type not in {alarm.type for alarm in active}:
+        """BadInput for one alert more than a thing may have; one that is active already takes no room."""
+        read, things = self._parts.alarms.of_devices, [device.id]
+        active = await read(caller.tenant, things, MOST_ACTIVE, lambda alarm: alarm.active)
+        if len(active) < MOST_ACTIVE:
+            return
+        if not await read(caller.tenant, things, 1, lambda alarm: alarm.active and alarm.type == type):
             raise BadInput(f"the thing has {len(active)} active alerts; delete one first")
 
     async def _count(self, caller: Caller, request: Request) -> None:

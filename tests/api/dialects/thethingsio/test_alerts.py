@@ -293,13 +293,13 @@ async def test_a_chain_with_answers_of_its_own_is_believed_what_is_true(redis_ur
         await s.w.link(s.ann, other)
         await s.sends("temperature", 41, token=token)
         (foreign,) = await s.alerts()
-        for type, reason in (
-            ("fails", "not from you"), ("text", alerts.NO_ANSWER), ("other words", alerts.NO_ANSWER),
-            ("number", alerts.NO_ANSWER), ("no alarm of the thing", alerts.NO_ANSWER),
+        for type, status, reason in (
+            ("fails", 400, "not from you"), ("text", 503, alerts.NO_ANSWER), ("other words", 503, alerts.NO_ANSWER),
+            ("number", 503, alerts.NO_ANSWER), ("no alarm of the thing", 503, alerts.NO_ANSWER),
         ):  # fmt: skip
             body = {"thingId": s.device.id, "type": type, "details": foreign["id"]}
             told = await s.w.call("POST", "/v2/me/alerts", s.ann, body)
-            assert (told.status_code, told.json()["code"]) == (400, 400), told.text
+            assert (told.status_code, told.json()["code"]) == (status, status), told.text
             assert reason in told.json()["message"]
         assert await s.alerts() == [foreign]
         # A chain may raise where it wants to: what it names is there.
@@ -314,7 +314,8 @@ async def test_a_chain_from_before_there_were_alerts_is_not_said_to_have_raised_
     del old["nodes"]["by type"]["to"]["Alarm request"], old["nodes"]["raise alarm"], old["nodes"]["tell who asked"]
     async with scene(redis_url, old) as s:
         told = await s.w.call("POST", "/v2/me/alerts", s.ann, {"thingId": s.device.id, "type": "Help"})
-        assert (told.status_code, told.json()["message"]) == (400, alerts.NO_ANSWER)
+        assert (told.status_code, told.json()["message"]) == (503, alerts.NO_ANSWER)
+        assert told.headers["retry-after"] == "60"
         await s.sends("temperature", 41)
         assert await s.types() == ["Too hot"]
 
