@@ -234,7 +234,7 @@ async def run_api(
         intake = Intake(ingress, replies, activity)
         kept = KeptCalls(side, partitions, call_record)
         commands, attributes = Commands(side, partitions, kept), Attributes(side, partitions)
-        store = chosen_store(settings)
+        alarms, store = AlarmStore(side, partitions), chosen_store(settings)
         opening = Opening(store)
         stack.push_async_callback(opening.stop)
         await opening.start()
@@ -251,9 +251,9 @@ async def run_api(
         thethingsio = compose_thethingsio(
             ThethingsIoParts(
                 redis=client, auth=auth, registry=registry, intake=intake, store=store, attributes=attributes,
-                live=live, live_values=live_values, apps=apps, users=app_users, sessions=Sessions(client),
-                rights=Rights(client), objects=Objects(client), activations=activations, firmware=firmware,
-                passwords=passwords, throttle=LoginThrottle(client, "app-user"), mail=mail,
+                alarms=alarms, live=live, live_values=live_values, apps=apps, users=app_users,
+                sessions=Sessions(client), rights=Rights(client), objects=Objects(client), activations=activations,
+                firmware=firmware, passwords=passwords, throttle=LoginThrottle(client, "app-user"), mail=mail,
                 settings=chosen.thethingsio,
             ),
             url, stack,
@@ -264,7 +264,7 @@ async def run_api(
                 wire=side, redis=client, partitions=partitions, ingress=ingress, replies=replies, registry=registry,
                 repository=repository, catalogue=catalogue, commands=commands,
                 dead_letters=DeadLetters(side, partitions), attributes=attributes,
-                alarms=AlarmStore(side, partitions), store=store, tail=tail, point_tail=point_tail,
+                alarms=alarms, store=store, tail=tail, point_tail=point_tail,
                 firmware=firmware, rollouts=rollouts, accounts=accounts, apps=apps, app_users=app_users,
                 activations=activations,
                 tokens=frozenset({token_digest(settings.operator_token)} if settings.operator_token else ()),

@@ -21,6 +21,7 @@ LABELS: Final[dict[str, str]] = {
     "DEVICE_EVENT": "Device event",
     "COMMAND_RESPONSE": "Command response",
     "PARSE_REQUEST": "Parse request",
+    "ALARM_REQUEST": "Alarm request",
     # connections
     "ACTIVITY_EVENT": "Activity Event",
     "INACTIVITY_EVENT": "Inactivity Event",
@@ -73,7 +74,7 @@ LABELS: Final[dict[str, str]] = {
     "REST_API_REQUEST": "REST API request",
 }
 """Message type to label, as `TbMsgType` and `TbNodeConnectionType` of thingsboard/thingsboard name them, so that
-chains from there keep their labels; raw uplinks, device events, command responses, parse requests and
+chains from there keep their labels; raw uplinks, device events, command responses, parse and alarm requests and
 all of users of apps are additions."""
 
 

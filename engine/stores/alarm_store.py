@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -33,8 +33,13 @@ from engine.wire import Argument, Wire, failed
 LOOK_AT_MOST: Final = 5_000
 """Entries looked at for one page: a filter that finds little gives a short page and a cursor."""
 
+DEVICES_AT_ONCE: Final = 50
+FIELDS_AT_ONCE: Final = 500
+"""Of one device read in one go, about."""
+
 _Rows = list[list[bytes | None]]
 _Found = list[Alarm | None]
+Alarms = list[Alarm]
 
 
 class AlarmPage(NamedTuple):
@@ -76,6 +81,21 @@ class AlarmStore:
                 return AlarmPage(found, "")
         return AlarmPage(found, entries[-1].cursor())
 
+    async def of_devices(
+        self, tenant: str, devices: Sequence[str], count: int, wanted: Callable[[Alarm], bool]
+    ) -> Alarms:
+        """The `count` newest wanted alarms of some devices, and all that began in the last one's millisecond.
+
+        So a list that goes on before that time misses none. Everything that the devices have is read, in parts, and
+        kept no longer than it is among the newest.
+        """
+        found: Alarms = []
+        for i in range(0, len(devices), DEVICES_AT_ONCE):
+            tables = await self._scanned(tenant, devices[i : i + DEVICES_AT_ONCE], count, wanted)
+            more = [alarm for table in tables for alarm in visible(table) if wanted(alarm)]
+            found = _newest([*found, *more], count)
+        return found
+
     async def get(self, tenant: str, device: str, id: str) -> Alarm:
         """One alarm of a device; NotFound."""
         alarm = next((alarm for alarm in visible(await self._table(tenant, device)) if alarm.id == id), None)
@@ -109,6 +129,28 @@ class AlarmStore:
             if name is not None and value is not None
         }
 
+    async def _scanned(
+        self, tenant: str, devices: Sequence[str], count: int, wanted: Callable[[Alarm], bool]
+    ) -> Sequence[Mapping[str, bytes]]:
+        """The tables of devices; of those that take several readings, past alarms only as far as `_thinned` keeps."""
+        tables: dict[str, dict[str, bytes]] = {device: {} for device in devices}
+        at: dict[str, Any] = dict.fromkeys(tables, 0)
+        while at:
+            replies = await self._execute(
+                [
+                    ("HSCAN", self._keys(tenant, device).state(TABLE, device), cursor, "COUNT", FIELDS_AT_ONCE)
+                    for device, cursor in at.items()
+                ]
+            )
+            for device, (cursor, flat) in zip(tuple(at), cast(Any, replies), strict=True):
+                tables[device].update((name.decode(), value) for name, value in zip(flat[::2], flat[1::2], strict=True))
+                if int(cursor):
+                    at[device] = cursor
+                    tables[device] = _thinned(tables[device], count, wanted)
+                else:
+                    del at[device]
+        return tuple(tables.values())
+
     async def _read(self, keys: Sequence[Keys], entries: Sequence[Entry]) -> _Found:
         """The alarm of each entry, None for one that is gone meanwhile; one round trip."""
         named = [split_member(entry.member.decode()) for entry in entries]
@@ -130,6 +172,21 @@ class AlarmStore:
         if kept:
             await self._execute([("HSET", self._keys(tenant, device).state(TABLE, device), *kept)])
         return await self.get(tenant, device, id)
+
+
+def _newest(found: Alarms, count: int) -> Alarms:
+    """The newest so many, and those that began when the last of them did."""
+    found.sort(key=lambda alarm: (-alarm.start_ms, alarm.id))
+    if len(found) <= count:
+        return found
+    return [alarm for alarm in found if alarm.start_ms >= found[count - 1].start_ms]
+
+
+def _thinned(table: Mapping[str, bytes], count: int, wanted: Callable[[Alarm], bool]) -> dict[str, bytes]:
+    """A table without those past alarms that are not among the newest wanted ones."""
+    past = [alarm for alarm in visible(table) if past_field(alarm.id) in table and wanted(alarm)]
+    kept = {past_field(alarm.id) for alarm in _newest(past, count)}
+    return {name: value for name, value in table.items() if name in kept or not name.startswith(past_field(""))}
 
 
 def _alarm(

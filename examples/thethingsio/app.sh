@@ -1,5 +1,5 @@
 #!/bin/sh
-# What an app does, call by call: a user, their thing, its values, a friend, magic resources, settings, objects.
+# What an app does, call by call: a user, their thing, its values, a friend, magic resources, settings, alerts, objects.
 # Status and headers are shown with each answer. It may be run again: then the user is there already, and logs in.
 set -eu
 . "$(dirname "$0")/settings.sh"
@@ -116,6 +116,21 @@ step "The server's clock"
 curl -sS -i -H "Accept: application/json" \
   -H "Authorization: $TOKEN" \
   -X GET "$API/v2/utils/date/?format=UTC" -k
+
+step "An alert, from its raising to its end"
+alert=$(curl -sS -i -H "Accept: application/json" \
+  -H "Content-Type: application/json" \
+  -H "Authorization: $TOKEN" \
+  -d '{"thingId": "'"$THING"'", "type": "Help", "severity": "MAJOR", "details": "I have fallen"}' \
+  -X POST "$API/v2/me/alerts" -k)
+printf '%s' "$alert"
+ALERT=$(printf '%s' "$alert" | tail -n 1 | member id)
+curl -sS -i -H "Accept: application/json" \
+  -H "Authorization: $TOKEN" \
+  -X GET "$API/v2/me/alerts?active=true&limit=1" -k
+curl -sS -i -H "Accept: application/json" \
+  -H "Authorization: $TOKEN" \
+  -X DELETE "$API/v2/me/alerts/$ALERT" -k
 
 step "An object, from its making to its end"
 curl -sS -i -H "Accept: application/json" \

@@ -20,6 +20,7 @@ async def test_each_type_goes_its_way() -> None:
         "DEVICE_EVENT": "Device event",
         "COMMAND_RESPONSE": "Command response",
         "PARSE_REQUEST": "Parse request",
+        "ALARM_REQUEST": "Alarm request",
         "CONNECT_EVENT": "Connect Event",
         "ALARM_ACK": "Alarm Acknowledged",
         "ALARM_DELETE": "Other",

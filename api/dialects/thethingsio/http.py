@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from api.dialects.thethingsio.accounts import AccountRoutes
+from api.dialects.thethingsio.alerts import AlertRoutes
 from api.dialects.thethingsio.bodies import answer, error_body
 from api.dialects.thethingsio.callers import Callers
 from api.dialects.thethingsio.linking import LinkRoutes
@@ -41,6 +42,7 @@ class ThethingsIoHttp:
             *LinkRoutes(parts, callers).routes,
             *ThingRoutes(parts, callers).routes,
             *ValueRoutes(parts, callers, Magic(parts, callers), self._streams).routes,
+            *AlertRoutes(parts, callers).routes,
             *ObjectRoutes(parts, callers, self._streams).routes,
             *ThingApi(parts, ThingCalls(parts), self._streams).routes,
             *SigfoxRoutes(parts).routes,

@@ -14,6 +14,7 @@ from api.live import Live
 from api.live_values import LiveValues
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
+from engine.stores.alarm_store import AlarmStore
 from engine.stores.apps.activations import Activations
 from engine.stores.apps.apps import Apps
 from engine.stores.apps.objects import Objects
@@ -43,6 +44,7 @@ class Parts:
     intake: Intake
     store: Timeseries
     attributes: Attributes
+    alarms: AlarmStore
     live: Live
     live_values: LiveValues
     apps: Apps

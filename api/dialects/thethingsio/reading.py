@@ -40,10 +40,10 @@ class Wanted(NamedTuple):
         )  # fmt: skip
 
 
-def wanted(request: Asked) -> Wanted:
-    """What the parameters of a call ask for; BadInput."""
+def wanted(request: Asked, usual: int = 1) -> Wanted:
+    """What the parameters of a call ask for, `usual` being the limit of one that names none; BadInput."""
     query = request.query
-    limit = number(query.get("limit"), "limit", 1)
+    limit = number(query.get("limit"), "limit", usual)
     if limit < 1:
         raise BadInput("limit is at least 1")
     start, end = query.get("startDate"), query.get("endDate")
@@ -66,9 +66,14 @@ def number(text: str | None, what: str, default: int) -> int:
 
 def flag(request: Asked, name: str) -> bool:
     """A switch in a parameter, on by default (`TTI-36`, `TTI-37`); BadInput."""
+    return choice(request, name) is not False
+
+
+def choice(request: Asked, name: str) -> bool | None:
+    """True or false in a parameter, None where it is not there; BadInput."""
     text = request.query.get(name)
     if text is None:
-        return True
+        return None
     if text not in _WORDS:
         raise BadInput(f"{name} is true or false, not {text[:40]!r}")
     return _WORDS[text]

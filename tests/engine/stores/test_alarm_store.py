@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from engine.errors import BadInput, NotFound
 from engine.partitions import all_keys, partition_of
-from engine.stores import alarms
+from engine.stores import alarm_store, alarms
 from engine.stores.alarm_store import AlarmStore
 from engine.stores.alarms import Alarm, encode
 from engine.stores.merged_index import AT_ONCE, MergedIndex
@@ -98,6 +98,36 @@ async def test_filters_by_status_and_device(wire: Wire) -> None:
         "alarm-0004",
         "alarm-0002",
     ]
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 50, 400, 10_000])
+async def test_the_newest_of_some_devices(wire: Wire, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(alarm_store, "FIELDS_AT_ONCE", 20)
+    monkeypatch.setattr(alarm_store, "DEVICES_AT_ONCE", 3)
+    # One device with much of a past, others with little, three of each that began in one millisecond.
+    known = [
+        alarm(n, "much" if n % 4 else f"d{n % 5}", start_ms=n // 3, cleared_ms=n % 7 and n + 1, acked_ms=n % 3)
+        for n in range(1, 400)
+    ]
+    await put(wire, *known, *[alarm(n, "foreign") for n in range(3)])
+    store = AlarmStore(wire, PARTITIONS)
+    devices = ["much", *(f"d{n}" for n in range(5)), "none"]
+    for wanted in (lambda _: True, lambda alarm: alarm.active, lambda alarm: not alarm.acked_ms, lambda _: False):
+        expected = sorted(filter(wanted, known), key=lambda alarm: (-alarm.start_ms, alarm.id))
+        last_ms = expected[count - 1].start_ms if count <= len(expected) else 0
+        found = await store.of_devices("acme", devices, count, wanted)
+        assert found == [alarm for alarm in expected if alarm.start_ms >= last_ms]
+    assert await store.of_devices("acme", [], count, lambda _: True) == []
+    assert await store.of_devices("other", devices, count, lambda _: True) == []
+
+
+async def test_an_operators_word_counts_in_the_list_of_a_device_too(wire: Wire) -> None:
+    await put(wire, alarm(1), alarm(2), alarm(3))
+    store = AlarmStore(wire, PARTITIONS)
+    await store.acknowledge("acme", "d1", "alarm-0001")
+    await store.clear("acme", "d1", "alarm-0002")
+    found = await store.of_devices("acme", ["d1"], 10, lambda _: True)
+    assert [alarm.status for alarm in found] == ["ACTIVE_UNACK", "CLEARED_UNACK", "ACTIVE_ACK"]
 
 
 async def test_an_operator_acknowledges_and_clears(wire: Wire) -> None:

@@ -49,6 +49,14 @@ STEPS: list[tuple[str, list[tuple[int, Any]]]] = [
     ),
     ("The server's clock", [(200, ...)]),
     (
+        "An alert, from its raising to its end",
+        [
+            (201, {"status": "success", "message": "raised"}),
+            (200, ...),
+            (200, {"status": "success", "message": "deleted"}),
+        ],
+    ),
+    (
         "An object, from its making to its end",
         [
             (201, {"status": "success", "message": "created", "id": "25"}),
@@ -102,6 +110,7 @@ def test_the_calls_as_printed(tmp_path: Path) -> None:
         thing = facts["thethingsio"]["thing_id"]
         assert f'"things":["{thing}"]' in shown["Which resources there are"]
         assert f'{{"{thing}":[{{"value":15,' in shown["Read it: of all things, then of one, page by page"]
+        assert '"type":"Help","severity":"MAJOR","active":true' in shown["An alert, from its raising to its end"]
         again = steps(output(tmp_path, facts, "app.sh"))
         assert "user already exists" in again["Register"]
         assert "HTTP/1.1 200" in again["Link the thing"]

@@ -24,22 +24,28 @@ GRANTED = "temperature"
 
 
 class Caller(NamedTuple):
-    """A user of an app; `rights` are those on GRANTED of the owner's thing."""
+    """A user of an app; `rights` are those on GRANTED of the owner's thing, or on all of it."""
 
     name: str
     app: str
     rights: frozenset[str] = frozenset()
     owns: bool = False
+    all: bool = False
 
 
 def friend(*rights: str) -> Caller:
     return Caller("-".join(["friend", *rights]), "app-weather-1", frozenset(rights))
 
 
+def friend_of_all(*rights: str) -> Caller:
+    return Caller("-".join(["friend-of-all", *rights]), "app-weather-1", frozenset(rights), all=True)
+
+
 CALLERS = [
     Caller("owner", "app-weather-1", frozenset({"get", "post", "grant"}), True),
     friend("get"), friend("post"), friend("grant"), friend("get", "post"), friend("get", "grant"),
     friend("post", "grant"), friend("get", "post", "grant"),
+    friend_of_all("get"), friend_of_all("post"), friend_of_all("get", "post"),
     Caller("stranger", "app-weather-1"),
     Caller("owner", OTHER_APP),
     Caller("owner", FAR_APP),
@@ -95,7 +101,7 @@ RARE = ("follow", "grant post", "grant grant")
 
 
 def rights_on(caller: Caller, resource: str, thing: str) -> frozenset[str]:
-    if thing != "linked" or not (caller.owns or resource == GRANTED):
+    if thing != "linked" or not (caller.owns or caller.all or resource == GRANTED):
         return frozenset()
     return caller.rights
 
@@ -161,10 +167,11 @@ async def scene(redis_url: str) -> AsyncIterator[Scene]:
         for caller in CALLERS:
             if caller.rights and not caller.owns:
                 rights = dict.fromkeys(caller.rights, True)
-                told = await w.grant(
-                    made.tokens[linked], f"{caller.name}@x.org", made.things["linked"], GRANTED, **rights
-                )
-                assert told.status_code == 200
+                for resource in VISIBLE[caller.app] if caller.all else {GRANTED}:
+                    told = await w.grant(
+                        made.tokens[linked], f"{caller.name}@x.org", made.things["linked"], resource, **rights
+                    )
+                    assert told.status_code == 200
         yield made
 
 
@@ -254,6 +261,72 @@ async def test_linking_and_unlinking(redis_url: str) -> None:
         assert await s.status(owner, "DELETE", f"/v2/me/things/{s.things['linked']}") == 200
         for caller in (owner, *friends):
             assert (await s.w.call("GET", "/v2/me/resources", s.tokens[caller])).json() == []
+
+
+ALERTS = [
+    Call("list", "GET", frozenset({"get"}), 200, path="/v2/me/alerts"),
+    Call("list of a thing", "GET", frozenset({"get"}), 200, path="/v2/me/alerts?thingId={thing}"),
+    Call("see", "GET", frozenset({"get"}), 200, path="/v2/me/alerts/{alert}"),
+    Call("delete", "DELETE", frozenset({"get", "post"}), 200, path="/v2/me/alerts/{alert}"),
+    Call("raise", "POST", frozenset({"post"}), 201, lambda _, thing: {"thingId": thing, "type": "x"}, "/v2/me/alerts"),
+]
+"""What is needed, on all resources of the thing that the app shows."""
+
+
+def on_all(caller: Caller, thing: str) -> frozenset[str]:
+    return frozenset.intersection(*(rights_on(caller, each, thing) for each in VISIBLE[caller.app]))
+
+
+def expected_of_alert(caller: Caller, call: Call, thing: str) -> int:
+    if not caller.app:
+        return 401
+    has = on_all(caller, thing)
+    if call.name == "list":
+        # Of all things that are anybody's, which is one: who has nothing of it has nothing that could be refused.
+        has = on_all(caller, "linked")
+        return 200 if "get" in has or not rights_on(caller, GRANTED, "linked") else 403
+    if "{alert}" in call.path and "get" not in has:
+        return 404
+    if caller.app not in THINGS[thing]:
+        return 404
+    return call.status if call.needs <= has else 403
+
+
+async def raised(s: Scene, thing: str) -> str:
+    """The id of a new alarm of a thing, whoever's it is; of none where there is no thing."""
+    device = await s.w.stack.auth.by_id(s.things[thing])
+    if device is None:
+        return "no-such-alert"
+    about = {"alarmType": "hidden", "alarmSeverity": "MINOR"}
+    message = s.w.stack.intake.message(
+        device, "ALARM_REQUEST", {}, dialect="tti", transport="http", ts_ms=s.w.stack.intake.stamp(device.id),
+        metadata=about,
+    )  # fmt: skip
+    told = await s.w.stack.intake.ask(message, 10)
+    assert told is not None
+    return str(told.data["id"])
+
+
+@pytest.mark.spec("TTI-X11", "TTI-6", "TTI-14", "TTI-S9")
+async def test_alerts(redis_url: str) -> None:
+    async with scene(redis_url) as s:
+        wrong = {}
+        alerts = {thing: await raised(s, thing) for thing in THINGS}
+        for caller in CALLERS:
+            for call in ALERTS:
+                for thing, id in s.things.items():
+                    path = call.path.format(thing=id, alert=alerts[thing])
+                    told = await s.status(caller, call.method, path, call.body and call.body("", id))
+                    if told != expected_of_alert(caller, call, thing):
+                        key = (f"{caller.name} in {caller.app}", call.name, thing)
+                        wrong[key] = f"{told}, not {expected_of_alert(caller, call, thing)}"
+                    if call.method == "DELETE" and told == 200:
+                        alerts[thing] = await raised(s, thing)
+            if caller.app and expected_of_alert(caller, ALERTS[0], "linked") == 200:
+                listed = (await s.w.call("GET", "/v2/me/alerts", s.tokens[caller])).json()
+                seen = {each["thingId"] for each in listed}
+                assert seen == ({s.things["linked"]} if "get" in on_all(caller, "linked") else set()), caller
+        assert wrong == {}
 
 
 OBJECTS = {

@@ -16,6 +16,7 @@ from api.live_values import LiveValues
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
 from engine.node import Product
+from engine.stores.alarm_store import AlarmStore
 from engine.stores.apps.activations import Activations
 from engine.stores.apps.apps import App, Apps
 from engine.stores.apps.objects import Objects
@@ -23,7 +24,7 @@ from engine.stores.apps.rights import Rights
 from engine.stores.apps.sessions import Sessions
 from engine.stores.apps.users import Users
 from engine.stores.registry import THING_TOKEN, Credential, Device
-from tests.api.stack import TENANT, Stack
+from tests.api.stack import PARTITIONS, TENANT, Stack
 
 PRODUCT = "weather"
 APP = "app-weather-1"
@@ -91,10 +92,10 @@ async def world(redis_url: str, settings: Settings | None = None, ping_interval_
         mail = KeptMail()
         parts = Parts(
             redis=stack.redis, auth=stack.auth, registry=stack.registry, intake=stack.intake, store=stack.store,
-            attributes=stack.attributes, live=stack.live, live_values=live_values, apps=apps,
-            users=Users(stack.redis), sessions=Sessions(stack.redis), rights=Rights(stack.redis),
-            objects=Objects(stack.redis), activations=Activations(stack.redis), firmware=stack.firmware,
-            passwords=passwords, throttle=LoginThrottle(stack.redis, "app-users"), mail=mail,
+            attributes=stack.attributes, alarms=AlarmStore(stack.wire, PARTITIONS), live=stack.live,
+            live_values=live_values, apps=apps, users=Users(stack.redis), sessions=Sessions(stack.redis),
+            rights=Rights(stack.redis), objects=Objects(stack.redis), activations=Activations(stack.redis),
+            firmware=stack.firmware, passwords=passwords, throttle=LoginThrottle(stack.redis, "app-users"), mail=mail,
             settings=settings or Settings(require_tls=False),
         )  # fmt: skip
         dialect = compose(parts, redis_url, ending, ping_interval_s)
