@@ -11,7 +11,7 @@ sum of longs has not wrapped around. The same holds for a mean, which InfluxDB m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Final
 
 from engine.stores.aggregates import greatest, least, mean, percentile, plain, total
@@ -59,7 +59,7 @@ def calls_of_both(functions: Sequence[str]) -> list[str]:
     return calls
 
 
-@cache
+@lru_cache(256)
 def rows_of(calls: tuple[str, ...]) -> Rows[Any]:
     """The decoder of the rows of calls."""
     return Rows(tuple.__class_getitem__((int, *(_type(call) | None for call in calls))))
