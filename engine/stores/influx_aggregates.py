@@ -13,13 +13,17 @@ What is read whole is counted by `aggregates`, as in every other store.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from engine.stores import windows
-from engine.stores.aggregates import check_functions, percentile, plain, rank, too_many_buckets
+from engine.stores.aggregates import check_functions, percentile, plain, rank
+from engine.stores.influx_counted import Counted
 from engine.stores.influx_counts import (
+    COUNT_AT,
     FIELDS,
+    ValuesOf,
     calls_of_both,
     calls_of_ends,
     calls_of_one,
@@ -28,7 +32,7 @@ from engine.stores.influx_counts import (
     of_one,
     rows_of,
 )
-from engine.stores.influx_grid import Add, Grid, Name, Statement, by_series, name_of, run_statements
+from engine.stores.influx_grid import Add, Grid, Name, Placed, Statement, by_series, name_of, run_statements
 from engine.stores.influx_http import Http, Infinite
 from engine.stores.influx_rows import Rows, Series, value_of
 from engine.stores.influx_scopes import scopes_of
@@ -62,11 +66,13 @@ async def aggregate(
     if start_ms >= end_ms or len(bounds) < 2:
         return []
     grid = Grid(bounds, start_ms, end_ms)
-    buckets: list[Bucket] = []
+    found: dict[Name, list[Bucket]] = {}
+    most = MOST_BUCKETS
     for scope in await scopes_of(http, tenant, devices, keys):
-        buckets += await _Aggregate(http, scope, grid, asked, MOST_BUCKETS - len(buckets)).buckets()
-    buckets.sort(key=lambda bucket: (bucket.device, bucket.key, bucket.start_ms))
-    return buckets
+        some = await _Aggregate(http, scope, grid, asked, most).buckets()
+        most -= sum(map(len, some.values()))
+        found |= some
+    return [bucket for name in sorted(found) for bucket in found[name]]
 
 
 class _Aggregate:
@@ -76,39 +82,41 @@ class _Aggregate:
         self._http, self._scope, self._grid, self._asked, self._most = http, scope, grid, asked, most
         self._numeric = [name for name in asked if name not in ("count", "first", "last")]
         self._percentiles = {name: part for name in asked if (part := percentile(name)) is not None}
+        self._ends = [name for name in asked if name in ("first", "last")]
         self._kinds: dict[Name, str] = {}
         """The fields among l, d, b, s, j that a series has values in."""
-        self._rows: dict[Name, dict[int, dict[str, Any]]] = {}
-        self._values: Values = {}
-        self._ends = [name for name in asked if name in ("first", "last")]
+        self._one = Counted(calls_of_one(asked, longest_ms=max(run.every_ms for _, run in grid.runs)))
+        """The first pass, for series of one type; ends and the number of points are right for all."""
+        self._both = Counted(calls_of_both(asked))
+        """The second, for series of several types."""
+        none = dict.fromkeys(asked)
+        self._values: Values = defaultdict(lambda: defaultdict(none.copy))
         self._open_ends: dict[str, dict[Name, list[int]]] = {name: {} for name in self._ends}
 
-    async def buckets(self) -> list[Bucket]:
-        """The buckets, in no order; BadInput for too many."""
+    async def buckets(self) -> dict[Name, list[Bucket]]:
+        """The buckets of each series by time; BadInput for too many."""
         scope = self._scope
-        calls = calls_of_one(self._asked, longest_ms=max(run.every_ms for _, run in self._grid.runs))
         try:
-            await self._run([*self._kind_statements(), *self._counted(scope, calls)])
-            unclear = [name for name in self._rows.keys() | self._kinds.keys() if not self._is_pure(name)]
+            await self._run([*self._kind_statements(), *self._counted(self._one, scope)])
+            unclear = [name for name in self._one.rows.keys() | self._kinds.keys() if not self._is_pure(name)]
             if self._numeric and unclear:
-                await self._run(self._counted(_narrowed(scope, unclear), calls_of_both(self._asked)))
+                await self._run(self._counted(self._both, _narrowed(scope, unclear)))
             doubtful = self._put_together()
             await self._run(self._percentile_statements(doubtful))
         except Infinite:
             # A sum or a mean is beyond every double, and the whole answer is lost.
-            self._rows.clear()
+            self._one = Counted(["count(t)", *calls_of_ends(self._asked)])
             self._open_ends = {name: {} for name in self._ends}
-            await self._run(self._counted(scope, ["count(t)", *calls_of_ends(self._asked)]))
+            await self._run(self._counted(self._one, scope))
             doubtful = self._put_together(trusted=False)
         await self._run(self._end_statements())
         if doubtful:
             await read_whole(self._http, scope.tenant, self._grid, self._numeric, doubtful, self._values)
         edges = self._grid.edges
-        return [
-            Bucket(device, key, edges[i], edges[i + 1], {function: values.get(function) for function in self._asked})
+        return {
+            (device, key): [Bucket(device, key, edges[i], edges[i + 1], found[i]) for i in sorted(found)]
             for (device, key), found in self._values.items()
-            for i, values in found.items()
-        ]
+        }
 
     async def _run(self, statements: Iterable[Statement]) -> None:
         await run_statements(self._http, statements)
@@ -130,25 +138,8 @@ class _Aggregate:
             groups = by_series(self._scope)
             yield Statement(f"SELECT {select} {where}{f' GROUP BY {groups}' if groups else ''}", take)
 
-    def _counted(self, scope: Scope, calls: Sequence[str]) -> Iterator[Statement]:
-        """What InfluxDB is to count in each window."""
-        seen = 0
-
-        def add(name: Name, index: int, row: tuple[Any, ...]) -> None:
-            nonlocal seen
-            found = {call: value for call, value in zip(calls, row, strict=True) if value is not None}
-            # Nearly every row says yes to the first question, which is the cheap one.
-            if any(row) or any(not call.startswith("count") for call in found):
-                rows = self._rows.setdefault(name, {})
-                if index in rows:
-                    rows[index].update(found)
-                else:
-                    rows[index] = found
-                seen += 1
-                if seen > self._most:
-                    raise too_many_buckets()
-
-        return self._grid.statements(",".join(calls), rows_of(tuple(calls)), scope, add) if calls else iter(())
+    def _counted(self, counted: Counted, scope: Scope) -> Iterator[Statement]:
+        return counted.statements(self._grid, scope, self._most)
 
     def _end_statements(self) -> Iterator[Statement]:
         """First and last values where the types alone do not say which."""
@@ -160,44 +151,55 @@ class _Aggregate:
                     yield self._grid.statement(select, _end_rows, scope, add, index, run)
 
     def _end_of(self, function: str) -> Add:
-        def add(name: Name, index: int, row: tuple[Any, ...]) -> None:
-            self._values[name][index][function] = value_of((*row[1:], row[0]))
+        def add(name: Name, placed: Placed) -> None:
+            for index, row in placed.items():
+                self._values[name][index][function] = value_of((*row[2:], row[1]))
 
         return add
 
     def _put_together(self, *, trusted: bool = True) -> dict[Name, list[int]]:
         """Values of what was counted; those windows in which the numbers are to be counted again."""
         doubtful: dict[Name, list[int]] = {}
-        for name, rows in self._rows.items():
-            pure, of_series = self._is_pure(name), self._values.setdefault(name, {})
+        counting = "count" in self._asked
+        for name, rows, values_of in self._counts(trusted):
+            of_series, ends = self._values[name], self._one.rows.get(name, {})
             for index in sorted(rows):
                 row = rows[index]
-                values = of_series.setdefault(index, {})
-                if "count" in self._asked:
-                    values["count"] = row.get("count(t)", 0)
+                values = values_of(row)
+                if values is None:
+                    doubtful.setdefault(name, []).append(index)
+                    values = dict.fromkeys(self._asked)
+                of_series[index] = values
+                if counting:
+                    values["count"] = row[COUNT_AT] or 0
                 for function in self._ends:
-                    clear, values[function] = end_of(function, row)
+                    clear, values[function] = end_of(function, self._one.at, ends.get(index))
                     if not clear:
                         self._open_ends[function].setdefault(name, []).append(index)
-                if not self._numeric:
-                    continue
-                found = None
-                if trusted and pure:
-                    found = of_one(self._kinds[name], self._numeric, row)
-                elif trusted:
-                    found = of_both(self._numeric, row)
-                if found is None:
-                    doubtful.setdefault(name, []).append(index)
-                else:
-                    values.update(found)
         return doubtful
+
+    def _counts(self, trusted: bool) -> Iterator[tuple[Name, Placed, ValuesOf]]:
+        """The rows of each series that count, and what makes values of them."""
+        one, both, asked = self._one.rows, self._both.rows, self._asked
+        if not self._numeric:
+            yield from ((name, rows, lambda _: dict.fromkeys(asked)) for name, rows in one.items())
+        elif not trusted:
+            yield from ((name, rows, lambda _: None) for name, rows in one.items())
+        else:
+            of_type = {field: of_one(field, asked, self._one.at) for field in "ld"}
+            of_types = of_both(asked, self._both.at)
+            for name in one.keys() | both.keys():
+                if self._is_pure(name):
+                    yield name, one.get(name, {}), of_type[self._kinds[name]]
+                else:
+                    yield name, both.get(name, {}), of_types
 
     def _percentile_statements(self, doubtful: dict[Name, list[int]]) -> Iterator[Statement]:
         """Percentiles of series whose numbers are all of one type; others join the doubtful ones."""
-        for name, rows in self._rows.items() if self._percentiles else ():
+        for name, rows in self._one.rows.items() if self._percentiles else ():
             if not self._is_pure(name):
                 continue
-            counts = {index: row.get("count(t)", 0) for index, row in rows.items()}
+            counts = {index: row[COUNT_AT] or 0 for index, row in rows.items()}
             parts = list(_of_equal_count(self._grid, counts))
             if not all(counts.values()) or len(parts) * _STATEMENT_COSTS > sum(counts.values()):
                 doubtful[name] = sorted(rows)
@@ -210,9 +212,10 @@ class _Aggregate:
                 decoder = rows_of(tuple(f"percentile({field})" for _ in calls))
                 yield self._grid.statement(",".join(calls), decoder, scope, self._percentile, index, run)
 
-    def _percentile(self, name: Name, index: int, row: tuple[Any, ...]) -> None:
-        found = {name: plain(value) for name, value in zip(self._percentiles, row, strict=True) if value is not None}
-        self._values.setdefault(name, {}).setdefault(index, {}).update(found)
+    def _percentile(self, name: Name, placed: Placed) -> None:
+        for index, row in placed.items():
+            found = zip(self._percentiles, row[1:], strict=True)
+            self._values[name][index].update({name: plain(value) for name, value in found if value is not None})
 
 
 def _narrowed(scope: Scope, names: Iterable[Name]) -> Scope:

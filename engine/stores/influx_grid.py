@@ -16,8 +16,11 @@ _BYTES_AT_ONCE: Final = 1_000_000
 Name = tuple[str, str]
 """Device and key."""
 
-Add = Callable[[Name, int, tuple[Any, ...]], None]
-"""Called with a series, the index of a window, and a row without its time."""
+Placed = dict[int, tuple[Any, ...]]
+"""Rows, whose times stand first, by the index of their window."""
+
+Add = Callable[[Name, Placed], None]
+"""Called with a series and some rows of it."""
 
 
 class Statement(NamedTuple):
@@ -49,12 +52,16 @@ class Grid:
     ) -> Statement:  # fmt: skip
         """The statement for some windows of equal length, the first of which has the index."""
 
+        start_ms, every_ms, last = run.start_ms, run.every_ms, run.windows - 1
+
         def take(series: Series) -> None:
-            name = name_of(series, scope)
+            placed: Placed = {}
             for row in rows(series):
-                # One window alone is not grouped by time: its row has the time of whatever stood there.
-                n = min(max((row[0] - run.start_ms) // run.every_ms, 0), run.windows - 1)
-                add(name, index + n, row[1:])
+                n = (row[0] - start_ms) // every_ms
+                if not 0 <= n <= last:  # one window alone is not grouped by time: it has that of whatever stood there
+                    n = 0 if n < 0 else last
+                placed[index + n] = row
+            add(name_of(series, scope), placed)
 
         where = source(scope, max(run.start_ms, self.start_ms), min(run.end_ms, self.end_ms))
         time = f"time({run.every_ms}ms,{run.start_ms % run.every_ms}ms)" if run.windows > 1 else ""

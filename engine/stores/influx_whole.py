@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -17,8 +18,8 @@ from engine.stores.windows import place
 MOST_NUMBERS: Final = 5_000_000
 """Numbers of one window, which are in memory together."""
 
-Values = dict[Name, dict[int, dict[str, Any]]]
-"""By series and window, by function."""
+Values = defaultdict[Name, defaultdict[int, dict[str, Any]]]
+"""By series and window, by function: every one that was asked for, None until it has something."""
 
 _rows: Final[Rows[Any]] = Rows(tuple[int, int | None, float | None, str | None])
 
@@ -31,7 +32,7 @@ async def read_whole(
     statements = (
         Statement(
             f"SELECT l,d,t {source(Scope(tenant, [name[0]], [name[1]]), *grid.span(first, last))}",
-            partial(reading.take, into.setdefault(name, {})),
+            partial(reading.take, into[name]),
         )
         for name, indices in windows.items()
         for first, last in _stretches(indices)
@@ -65,7 +66,7 @@ class _Reading:
     def end(self) -> None:
         """Count the window that was read last."""
         if self._into is not None:
-            self._into.setdefault(self._index, {}).update(of_values(self._functions, self._numbers))
+            self._into[self._index].update(of_values(self._functions, self._numbers))
         self._into, self._numbers = None, []
 
 
