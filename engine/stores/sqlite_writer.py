@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -71,7 +72,7 @@ class Writer:
         """Forget the points of start <= ts < end of each series; writes get in between."""
         at = 0
         while at < len(series):
-            at = await self._run(lambda at=at: self._delete(series, at, start_ms, end_ms))  # type: ignore[misc]
+            at = await self._run(partial(self._delete, series, at, start_ms, end_ms))
             if at < len(series):
                 await asyncio.sleep(PAUSE_S)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -144,10 +145,7 @@ async def test_a_reader_that_gives_up_leaves_its_thread_to_the_next(store: Sqlit
                 begun.set()
                 read.db.execute(ENDLESS).fetchone()
 
-        under_way = [
-            asyncio.create_task(store._readers.run(lambda read, each=each: endless(read, each)))  # type: ignore[misc]
-            for each in begun
-        ]
+        under_way = [asyncio.create_task(store._readers.run(partial(endless, begun=each))) for each in begun]
         waiting = asyncio.create_task(store.latest("t", ["d"]))
         for each in begun:
             assert await asyncio.to_thread(each.wait, 60)
