@@ -332,7 +332,9 @@ class _Work:
         except NotFound:
             known = None
         if known is None or (known.name, known.facets) != (wanted.name, wanted.facets):
-            await self.registry.put_product(wanted)
+            kept = await self.registry.put_product(wanted)
+            if self.stores.apps is not None:
+                await self.stores.apps.product_changed(kept)
             self.summary.products.append(wanted.id)
 
     async def _device(self, entry: DeviceEntry) -> None:
@@ -355,11 +357,13 @@ class _Work:
         if known is not None:
             same = replace(
                 wanted, credentials=prints, created_ms=known.created_ms, activated_ms=known.activated_ms,
-                owner=known.owner,
+                owner=known.owner, type=known.type,
             )  # fmt: skip
             if same == known:
                 return
         await self.registry.put_device(wanted, credentials)
+        if known is not None and known.product != wanted.product and self.stores.apps is not None:
+            await self.stores.apps.forget_thing(known.tenant, known.id)
         self.summary.devices.append(entry.name)
 
     async def _known_device(self, entry: DeviceEntry) -> Device | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from jsonschema import Draft202012Validator
+from msgspec.structs import replace
 
 from api.accounts import Accounts
 from api.bootstrap import Stores, Summary, apply, bootstrap_schema
@@ -17,9 +18,11 @@ from api.bootstrap_firmware import Packages
 from api.demo import OPERATOR, demo_document
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords
+from engine.bus import BUS
 from engine.errors import InvalidDocument, NotFound
 from engine.stores.apps.activations import Activations
 from engine.stores.apps.apps import Apps
+from engine.stores.apps.rights import Rights
 from engine.stores.people import People
 from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, SEQUENCE, Tenant, digest
 from tests.api.stack import Stack
@@ -118,6 +121,49 @@ async def test_only_what_differs_is_changed(stack: Stack) -> None:
     await stack.chains.save("one", edited)
     assert await put(stack, DOCUMENT, keep_chains=True) == Summary(devices=["Lamp"])
     assert (await stack.chains.get("one", "house"))[1] == edited
+
+
+@pytest.mark.spec("G-26")
+async def test_what_a_gateway_calls_its_device_and_who_has_claimed_it_are_no_difference(stack: Stack) -> None:
+    await put(stack, DOCUMENT)
+    lamp = await stack.registry.device("two", "Lamp")
+    await stack.registry.put_device(replace(lamp, type="thermostat"))
+    owned = await stack.registry.set_owner("two", lamp.id, "ada")
+    assert await put(stack, DOCUMENT) == Summary()
+    document = copy.deepcopy(DOCUMENT)
+    document["devices"][1]["enabled"] = False
+    assert await put(stack, document) == Summary(devices=["Lamp"])
+    assert await stack.registry.device("two", "Lamp") == replace(owned, enabled=False)
+
+
+@pytest.mark.spec("TTI-6", "TTI-S15")
+async def test_apps_are_told_of_a_product_that_is_changed(stack: Stack) -> None:
+    document = changed(apps=[{"tenant": "one", "id": "app-meters-1", "product": "meter", "resources": ["a"]}])
+    document["products"][0]["thethingsio"] = {"public": ["a"]}
+    await put(stack, document)
+    async with stack.redis.pubsub(ignore_subscribe_messages=True) as heard:
+        await heard.subscribe(BUS)
+        assert await heard.get_message(timeout=10) is None
+        document["products"][0]["thethingsio"] = {"public": []}
+        assert await put(stack, document) == Summary(products=["meter"])
+        told = await heard.get_message(timeout=10)
+    assert told is not None
+    assert b"app:app-meters-1" in told["data"]
+
+
+@pytest.mark.spec("TTI-12")
+async def test_nobody_keeps_rights_on_a_device_that_gets_another_product(stack: Stack) -> None:
+    rights = Rights(stack.redis)
+    document = changed(apps=[{"tenant": "one", "id": "app-meters-1", "product": "meter"}])
+    document["products"].append({"id": "clock", "tenant": "one"})
+    await put(stack, document)
+    await rights.link("app-meters-1", "m-1", "ada")
+    document["devices"][0]["name"] = "Another name"
+    await put(stack, document)
+    assert (await rights.read("app-meters-1", ["m-1"]))["m-1"].owner == "ada"
+    document["devices"][0]["product"] = "clock"
+    assert await put(stack, document) == Summary(devices=["Another name"])
+    assert (await rights.read("app-meters-1", ["m-1"]))["m-1"].owner == ""
 
 
 async def test_every_fault_of_the_shape_is_told_in_plain_words(stack: Stack) -> None:
