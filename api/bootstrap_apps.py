@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from engine.stores.apps.activations import Activations
 from engine.stores.apps.apps import App, Apps
+from engine.stores.registry import Registry
 
 
 class AppEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +45,7 @@ async def make_app(apps: Apps, entry: AppEntry) -> bool:
     return True
 
 
-async def make_code(activations: Activations, entry: CodeEntry) -> bool:
-    """Make a code good for a thing, unless it was so before."""
+async def make_code(activations: Activations, registry: Registry, entry: CodeEntry) -> bool:
+    """Make a code good for a thing; whether it was not so before. NotFound for its product."""
+    await registry.product(entry.tenant, entry.product)
     return await activations.offer(entry.tenant, entry.product, entry.code)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from jsonschema import Draft202012Validator
 
-from api.bootstrap import bootstrap_schema
+from api.bootstrap_schema import bootstrap_schema
 from api.cli.serve import up
 from api.dialect_settings import TABLES
 from chains.schema import DIALECT, chain_schema

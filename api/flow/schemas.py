@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from api.bootstrap import bootstrap_schema
+from api.bootstrap_schema import bootstrap_schema
 from api.flow.operation import BASE, Answer, Call, Operation, Parts
 from chains.schema import chain_schema
 

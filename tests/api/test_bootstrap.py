@@ -13,8 +13,9 @@ from jsonschema import Draft202012Validator
 from msgspec.structs import replace
 
 from api.accounts import Accounts
-from api.bootstrap import Stores, Summary, apply, bootstrap_schema
+from api.bootstrap import Stores, Summary, apply
 from api.bootstrap_firmware import Packages
+from api.bootstrap_schema import bootstrap_schema
 from api.demo import OPERATOR, demo_document
 from api.login_throttle import LoginThrottle
 from api.passwords import Passwords

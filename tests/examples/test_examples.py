@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from api.bootstrap import check_shape
+from api.bootstrap_schema import check_shape
 from api.cli.chain_files import run_cases
 from api.cli.chain_reading import CASES, CHAIN
 from chains.compiler import check_chain

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from api.bootstrap import apply, check_shape
+from api.bootstrap import apply
+from api.bootstrap_schema import check_shape
 from engine.node import Product
 from tests.api.dialects.cloudthing.site import DEVICE, TENANT
 from tests.engine.toy import until
