@@ -19,7 +19,8 @@ from redis.retry import Retry
 
 from engine.config import Settings
 from engine.message import new_id
-from engine.stores.registry import CHANNEL, P, Registry
+from engine.stores.register import CHANNEL, P
+from engine.stores.registry_store import Registry
 
 log = logging.getLogger("rulemill.app")
 

@@ -19,7 +19,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from engine.node import Product
 from engine.service import Loop
-from engine.stores.registry import CHANNEL, SEQUENCE, Device, Registry, digest
+from engine.stores.register import CHANNEL, SEQUENCE
+from engine.stores.registry import Device, digest
+from engine.stores.registry_store import Registry
 from engine.wire import Subscriber, Wire
 
 log = logging.getLogger("rulemill.auth")

@@ -25,7 +25,7 @@ from engine.errors import BadInput, Conflict, Finding, InvalidDocument, NotFound
 from engine.stores.apps.activations import Activations
 from engine.stores.apps.apps import Apps
 from engine.stores.people import folded
-from engine.stores.registry import Registry
+from engine.stores.registry_store import Registry
 
 E = TypeVar("E")
 

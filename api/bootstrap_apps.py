@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from engine.stores.apps.activations import Activations
 from engine.stores.apps.apps import App, Apps
-from engine.stores.registry import Registry
+from engine.stores.registry_store import Registry
 
 
 class AppEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

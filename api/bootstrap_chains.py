@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from chains.compiler import check_chain
 from chains.repository import DEFAULT_ROOT, ChainRepository
 from engine.errors import Finding
-from engine.stores.registry import Registry
+from engine.stores.registry_store import Registry
 
 
 class ChainEntry(NamedTuple):

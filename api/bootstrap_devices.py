@@ -12,7 +12,8 @@ from chains.model import pointer
 from engine.errors import BadInput, NotFound
 from engine.stores.apps.apps import Apps
 from engine.stores.links import all_normalized
-from engine.stores.registry import Credential, Device, Registry, fingerprint
+from engine.stores.registry import Credential, Device, fingerprint
+from engine.stores.registry_store import Registry
 
 
 class CredentialEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

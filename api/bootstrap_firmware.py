@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from engine.errors import BadInput, Conflict
 from engine.stores.firmware import About, Firmware
-from engine.stores.registry import Registry
+from engine.stores.registry_store import Registry
 from engine.stores.rollouts import Rollouts
 from nodes.codecs.formats import from_base64
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from engine.errors import NotFound
 from engine.node import Product
 from engine.stores.apps.apps import Apps
-from engine.stores.registry import Registry
+from engine.stores.registry_store import Registry
 
 _KEYS: Final = ("id", "tenant", "name")
 

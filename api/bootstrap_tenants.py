@@ -9,7 +9,8 @@ from msgspec import Meta
 
 from chains.repository import DEFAULT_ROOT
 from engine.errors import NotFound
-from engine.stores.registry import Registry, Tenant
+from engine.stores.registry import Tenant
+from engine.stores.registry_store import Registry
 
 
 class TenantEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

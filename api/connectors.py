@@ -21,7 +21,8 @@ from api.transports.http_exchange import Header, HttpError, Request, Response
 from engine.config import unknown
 from engine.errors import BadInput, Conflict, NotFound, Refused
 from engine.message import Message
-from engine.stores.registry import ACCESS_TOKEN, NAME, Device, Registry
+from engine.stores.registry import ACCESS_TOKEN, NAME, Device
+from engine.stores.registry_store import Registry
 
 __all__ = [
     "BadInput", "Connector", "Context", "Device", "HttpError", "Message", "Refused", "Request", "Response", "Route",

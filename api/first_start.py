@@ -13,7 +13,7 @@ from api.private_file import write_private
 from chains.repository import ChainRepository
 from engine.config import Settings
 from engine.errors import Finding, InvalidDocument
-from engine.stores.registry import Registry
+from engine.stores.registry_store import Registry
 
 log = logging.getLogger("rulemill.start")
 

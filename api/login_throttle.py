@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import redis.asyncio as redis
 
 from engine.errors import RulemillError
-from engine.stores.registry import P
+from engine.stores.register import P
 
 WINDOW_S: Final = 300
 

@@ -9,7 +9,8 @@ from api.transports.http_exchange import HttpError
 from engine.errors import Conflict
 from engine.node import Product
 from engine.stores.links import normalized
-from engine.stores.registry import Device, Registry
+from engine.stores.registry import Device
+from engine.stores.registry_store import Registry
 
 RESERVED: Final = frozenset(
     {"broadcast", "ct", "deviceId", "deviceName", "deviceType", "dialect", "error", "geo", "productId", "scope",

@@ -6,7 +6,7 @@ import secrets
 
 import redis.asyncio as redis
 
-from engine.stores.registry import P
+from engine.stores.register import P
 
 KEY_BYTES = 48
 

@@ -20,7 +20,8 @@ from engine.entries import encode
 from engine.errors import Finding, StoreUnavailable, Unsupported
 from engine.message import now_ms
 from engine.node import Product
-from engine.stores.registry import Device, Registry
+from engine.stores.registry import Device
+from engine.stores.registry_store import Registry
 from engine.stores.timeseries import Timeseries
 from engine.stores.values import MAX_TS_MS
 from engine.wire import Wire, failed

@@ -25,7 +25,7 @@ from engine.stores.apps.users import Users
 from engine.stores.attribute_store import Attributes
 from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
-from engine.stores.registry import Registry
+from engine.stores.registry_store import Registry
 from engine.stores.rollouts import Rollouts
 from engine.stores.timeseries import Timeseries
 from engine.wire import Wire

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from api.flow.watching import BEAT_S, Watchers
 from api.points.ndjson_form import tenant_lines
 from engine.message import Point, now_ms
-from engine.stores.registry import Registry
+from engine.stores.registry_store import Registry
 from engine.tail import POINTS_CHANNEL, POINTS_WATCHED_KEY, NewPoints
 
 QUEUED_MOST: Final = 10_000

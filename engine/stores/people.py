@@ -14,7 +14,7 @@ import redis.asyncio as redis
 
 from engine.errors import BadInput, Conflict, NotFound
 from engine.message import now_ms
-from engine.stores.registry import P
+from engine.stores.register import P
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from engine.errors import NotFound
 from engine.node import Product
-from engine.stores.registry import Registry
+from engine.stores.registry_store import Registry
 
 FRESH_S: Final = 1.0
 MOST: Final = 10_000

@@ -43,7 +43,8 @@ from engine.stores.claims import Claims
 from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
 from engine.stores.memory import MemoryTimeseries
-from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, Credential, Device, Registry, Tenant
+from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, Credential, Device, Tenant
+from engine.stores.registry_store import Registry
 from engine.stores.rollouts import Rollouts
 from engine.wire import Wire
 from engine.worker import Worker, WorkerParts

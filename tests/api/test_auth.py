@@ -14,7 +14,9 @@ import redis.asyncio as redis
 from api import auth as auth_module
 from api.auth import UNKNOWN, DeviceAuth, token_print
 from engine.node import Product
-from engine.stores.registry import ACCESS_TOKEN, SEQUENCE, Credential, Device, Registry, Tenant
+from engine.stores.register import SEQUENCE
+from engine.stores.registry import ACCESS_TOKEN, Credential, Device, Tenant
+from engine.stores.registry_store import Registry
 from tests.engine.toy import until
 
 pytestmark = pytest.mark.asyncio

@@ -25,7 +25,8 @@ from engine.stores.apps.activations import Activations
 from engine.stores.apps.apps import Apps
 from engine.stores.apps.rights import Rights
 from engine.stores.people import People
-from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, SEQUENCE, Tenant, digest
+from engine.stores.register import SEQUENCE
+from engine.stores.registry import ACCESS_TOKEN, CT_TOKEN, Tenant, digest
 from tests.api.stack import Stack
 
 pytestmark = pytest.mark.asyncio

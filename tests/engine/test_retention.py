@@ -17,7 +17,8 @@ from engine.message import Point, now_ms
 from engine.node import Product
 from engine.retention import DAY_MS, FACET, Retention, Sweep, last_sweep
 from engine.stores.memory import MemoryTimeseries
-from engine.stores.registry import Device, Registry, Tenant
+from engine.stores.registry import Device, Tenant
+from engine.stores.registry_store import Registry
 from engine.wire import Wire
 
 pytestmark = pytest.mark.asyncio

@@ -22,7 +22,8 @@ from api.transports.broker import Broker, Unusable, attach
 from api.transports.http_exchange import HttpError
 from engine.errors import BadInput, Refused
 from engine.node import Product
-from engine.stores.registry import CHANNEL, Registry
+from engine.stores.register import CHANNEL
+from engine.stores.registry_store import Registry
 from engine.wire import Subscriber
 from nodes.codecs.values import decode_json
 from nodes.outward.addresses import Guard

@@ -26,7 +26,9 @@ from engine.service import end_all
 from engine.stores.answers import Answers
 from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
-from engine.stores.registry import CHANNEL, CT_TOKEN, Device, Registry
+from engine.stores.register import CHANNEL
+from engine.stores.registry import CT_TOKEN, Device
+from engine.stores.registry_store import Registry
 from engine.wire import Subscriber
 
 log = logging.getLogger("rulemill.cloudthing")

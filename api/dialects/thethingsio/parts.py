@@ -23,7 +23,7 @@ from engine.stores.apps.sessions import Sessions
 from engine.stores.apps.users import Users
 from engine.stores.attribute_store import Attributes
 from engine.stores.firmware import Firmware
-from engine.stores.registry import Registry
+from engine.stores.registry_store import Registry
 from engine.stores.timeseries import Timeseries
 
 

@@ -17,7 +17,8 @@ from api.auth import DeviceAuth, Unknown
 from api.dialects.thingsboard.settings import Settings
 from engine.errors import BadInput, Conflict, Refused
 from engine.service import end_all
-from engine.stores.registry import Device, Registry, check_name
+from engine.stores.registry import Device, check_name
+from engine.stores.registry_store import Registry
 
 log = logging.getLogger("rulemill.thingsboard")
 

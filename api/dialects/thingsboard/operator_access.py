@@ -12,7 +12,8 @@ from api.dialects.thingsboard.errors import EXPIRED
 from api.dialects.thingsboard.tokens import Claims, ExpiredToken, Tokens, WrongToken
 from api.transports.http import HttpError, Request
 from engine.stores.people import People, Person
-from engine.stores.registry import Device, P
+from engine.stores.register import P
+from engine.stores.registry import Device
 
 HEADERS: Final = ("x-authorization", "authorization")
 """Where the token may stand, the vendor's own first."""

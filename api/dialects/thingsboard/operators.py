@@ -17,7 +17,7 @@ from api.login_throttle import TooManyAttempts
 from api.transports.http import JSON, Feed, Handler, Header, Request, Response, Route, Stream
 from engine.errors import BadInput, NotFound, StoreUnavailable
 from engine.stores.people import Person
-from engine.stores.registry import Registry
+from engine.stores.registry_store import Registry
 from nodes.codecs.values import decode_json
 
 MOST_BYTES: Final = 65_536

@@ -13,7 +13,7 @@ from engine.stores.attribute_store import Attributes
 from engine.stores.claims import Claims
 from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
-from engine.stores.registry import Registry
+from engine.stores.registry_store import Registry
 from engine.stores.rollouts import Rollouts
 
 

@@ -11,7 +11,7 @@ import redis.asyncio as redis
 
 from engine.errors import BadInput
 from engine.stores.apps.sessions import digest
-from engine.stores.registry import P
+from engine.stores.register import P
 
 MOST: Final = 10_000
 """Unused codes of one product."""

@@ -14,7 +14,8 @@ from engine.node import Product
 from engine.stores.apps.changes import EVERYBODY, tell
 from engine.stores.apps.keys import text
 from engine.stores.apps.rights import Rights
-from engine.stores.registry import P, Registry
+from engine.stores.register import P
+from engine.stores.registry_store import Registry
 
 FACET: Final = "thethingsio"
 """Of a product: `{"public": [resource, …]}`."""

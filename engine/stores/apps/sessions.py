@@ -12,7 +12,7 @@ import redis.asyncio as redis
 from engine.message import now_ms
 from engine.stores.apps.keys import app_key, text
 from engine.stores.apps.users import User
-from engine.stores.registry import P
+from engine.stores.register import P
 
 LIVES_S: Final = 31_536_000
 """How long a session holds (`TTI-11`)."""

@@ -14,7 +14,7 @@ from engine.errors import BadInput
 from engine.message import now_ms
 from engine.stores.apps.keys import text
 from engine.stores.apps.sessions import digest
-from engine.stores.registry import P
+from engine.stores.register import P
 
 LIVES_S: Final = 86_400
 """How long an announcement holds."""

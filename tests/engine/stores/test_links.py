@@ -8,7 +8,9 @@ import redis.asyncio as redis
 from engine.errors import BadInput, Conflict
 from engine.node import Product
 from engine.stores.links import normalized
-from engine.stores.registry import Device, P, Registry, Tenant
+from engine.stores.register import P
+from engine.stores.registry import Device, Tenant
+from engine.stores.registry_store import Registry
 
 EUI = "70B3D57ED0001234"
 

@@ -12,18 +12,18 @@ import redis.asyncio as redis
 
 from engine.errors import BadInput, Conflict, NotFound
 from engine.node import Product
+from engine.stores.register import CHANNEL
 from engine.stores.registry import (
     ACCESS_TOKEN,
-    CHANNEL,
     CT_TOKEN,
     MQTT_BASIC,
     RESERVED_TENANTS,
     Credential,
     Device,
-    Registry,
     Tenant,
     digest,
 )
+from engine.stores.registry_store import Registry
 
 pytestmark = pytest.mark.asyncio
 

@@ -11,7 +11,8 @@ import pytest_asyncio
 import redis.asyncio as redis
 
 from engine.node import Product
-from engine.stores.registry import Device, Registry, Tenant
+from engine.stores.registry import Device, Tenant
+from engine.stores.registry_store import Registry
 from engine.stores.rollouts import ASSIGNED, DUE, Assignment, Rollouts
 
 pytestmark = pytest.mark.asyncio

@@ -15,7 +15,7 @@ from engine.node import Product
 from engine.stores.apps import shared_ids
 from engine.stores.apps.apps import App
 from engine.stores.apps.shared_ids import LIVES_S, MOST, Person, SharedIds, Thing
-from engine.stores.registry import P
+from engine.stores.register import P
 from tests.api.dialects.thethingsio.world import APP, OTHER_APP, PRODUCT, World, world
 from tests.api.stack import TENANT
 
