@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
 
 import click
 
 from api.cli.client import Server, with_server
-from api.cli.output import Failed, as_json, local_time, note, plain, short
+from api.cli.output import as_json, local_time, plain, short
 from api.cli.points_named import KEYS, few
-from api.cli.tail import SILENT_S
+from api.cli.watching import watched
 
 
 @click.command()
@@ -30,7 +28,9 @@ def tail(server: Server, devices: tuple[str, ...], keys: tuple[str, ...], json_l
       rulemill points tail --json | jq .value
     """
     with contextlib.suppress(KeyboardInterrupt):
-        for point in _points(server, few(devices), keys):
+        query = {"device": few(devices), "key": list(keys)}
+        of = f"points of {', '.join(query['device'])} of tenant" if devices else "points of tenant"
+        for point in watched(server, server.of_tenant("points", "tail"), query, "key", of):
             if json_lines:
                 click.echo(as_json(point))
             else:
@@ -38,18 +38,3 @@ def tail(server: Server, devices: tuple[str, ...], keys: tuple[str, ...], json_l
                 name = plain(point.get("name") or point["device"])
                 time = local_time(point["ts_ms"], "milliseconds") or "1970"
                 click.echo(f"{time}  {name}  {plain(point['key'])}  {short(point['value'])}{place}")
-
-
-def _points(server: Server, devices: list[str], keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Points until somebody ends it; what is no point is told on stderr."""
-    for line in server.lines(server.of_tenant("points", "tail"), {"device": devices, "key": list(keys)}, SILENT_S):
-        if "key" in line:
-            yield line
-        elif "watching" in line:
-            of = f"{', '.join(devices)} of tenant" if devices else "tenant"
-            note(f"Watching points of {of} {server.tenant}; Ctrl-C ends it.")
-        elif "gap" in line:
-            note(f"Some are missing here: {line['gap']}")
-        elif "cut" in line:
-            raise Failed(f"the server ended it: {line['cut']}")
-    raise Failed("the server ended the connection")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from api.cli.client import Server, with_server
-from api.cli.output import Failed, as_json, local_time, note, plain, short
-
-SILENT_S: Final = 20.0
-"""The server gives a sign of life every 5 s."""
+from api.cli.output import as_json, local_time, plain, short
+from api.cli.watching import watched
 
 
 @click.command()
@@ -29,26 +26,12 @@ def tail(server: Server, device: str, json_lines: bool) -> None:
       rulemill tail --json | jq .message.data
     """
     with contextlib.suppress(KeyboardInterrupt):
-        for step in _steps(server, device):
+        of = f"device {device} of tenant" if device else "tenant"
+        for step in watched(server, server.of_tenant("tail"), {"device": device}, "node", of):
             if json_lines:
                 click.echo(as_json(step))
             elif step["relation"] != "END":  # comes after the relation that leads nowhere, and says no more
                 click.echo(_line(server, step))
-
-
-def _steps(server: Server, device: str) -> Iterator[dict[str, Any]]:
-    """Steps until somebody ends it; what is no step is told on stderr."""
-    for line in server.lines(server.of_tenant("tail"), {"device": device}, SILENT_S):
-        if "node" in line:
-            yield line
-        elif "watching" in line:
-            of = f"device {device} of tenant" if device else "tenant"
-            note(f"Watching {of} {server.tenant}; Ctrl-C ends it.")
-        elif "gap" in line:
-            note(f"Something may be missing here: {line['gap']}")
-        elif "cut" in line:
-            raise Failed(f"the server ended it: {line['cut']}")
-    raise Failed("the server ended the connection")
 
 
 def _line(server: Server, step: dict[str, Any]) -> str:
