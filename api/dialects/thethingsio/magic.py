@@ -43,7 +43,7 @@ class Magic:
         device, rights = await self._callers.thing(caller, thing)
         _check_any(rights, caller, GET)
         found = (await self._parts.attributes.read(device.tenant, device.id))["SERVER"]
-        value = found[GEO].value if name == GEO and GEO in found else setting(found, name)
+        value = _current(found, name)
         return answer([] if value is None else [{"key": name, "value": value}])
 
     async def write(self, caller: Caller, name: str, thing: str, body: Any, transport: str) -> Response:
@@ -77,6 +77,12 @@ def magic_message(
 def _check_name(name: str) -> None:
     if name not in (GEO, SETTINGS) and not name.startswith(SETTINGS + "."):
         raise HttpError(404, "Resource not found")
+
+
+def _current(attributes: Mapping[str, Attribute], name: str) -> Any:
+    if name == GEO:
+        return attributes[GEO].value if GEO in attributes else None
+    return setting(attributes, name)
 
 
 def _check_any(rights: ThingRights, caller: Caller, wanted: int) -> None:

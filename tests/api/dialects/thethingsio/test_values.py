@@ -191,6 +191,16 @@ async def test_magic_resources(redis_url: str) -> None:
         assert await write("$geo", place, token=bob) == 403
 
 
+@pytest.mark.spec("TTI-47", "TTI-S16")
+async def test_a_thing_with_settings_alone_is_nowhere(redis_url: str) -> None:
+    async with world(redis_url) as w:
+        ann, device, _ = await owner(w)
+        path = f"/v2/me/resources/$settings/{device.id}"
+        assert (await w.call("POST", path, ann, {"values": [{"value": {"a": 1}}]})).status_code == 201
+        assert (await w.call("GET", path, ann)).json() == [{"key": "$settings", "value": {"a": 1}}]
+        assert (await w.call("GET", f"/v2/me/resources/$geo/{device.id}", ann)).json() == []
+
+
 @pytest.mark.spec("TTI-S23")
 async def test_conditions_are_never_answered_with_304(redis_url: str) -> None:
     async with world(redis_url) as w:
