@@ -9,7 +9,7 @@ import msgspec
 
 from api.dialects.thethingsio.settings import Settings as ThethingsIo
 from api.dialects.thingsboard.settings import Settings as ThingsBoard
-from engine.config import Settings
+from engine.config import Settings, unknown
 from engine.errors import Finding, InvalidDocument
 
 TABLES: Final[Mapping[str, type[msgspec.Struct]]] = {"thingsboard": ThingsBoard, "thethingsio": ThethingsIo}
@@ -28,8 +28,13 @@ def dialect_settings(settings: Settings) -> Dialects:
     findings: list[Finding] = []
     read: dict[str, Any] = {}
     for name, kind in TABLES.items():
+        table, known = getattr(settings, name), kind.__struct_fields__
+        strange = [key for key in table if key not in known]
+        if strange:
+            findings += [Finding(name, f"{key}: {unknown('setting', key, known)}") for key in strange]
+            continue
         try:
-            read[name] = msgspec.convert(getattr(settings, name), kind, strict=False)
+            read[name] = msgspec.convert(table, kind, strict=False)
         except msgspec.ValidationError as error:
             reason, _, where = str(error).partition(" - at `$")
             findings.append(Finding(name + where.rstrip("`"), reason))

@@ -21,6 +21,7 @@ def test_tables_are_read_from_the_environment_and_given_on() -> None:
     ("variable", "table", "where", "why"),
     [
         ("RULEMILL_THINGSBOARD", '{"type_kast": 1}', "thingsboard", "type_kast"),
+        ("RULEMILL_THINGSBOARD", '{"type_kast": 1}', "thingsboard", "did you mean type_cast?"),
         ("RULEMILL_THINGSBOARD", '{"poll_s": "long"}', "thingsboard.poll_s", "float"),
         ("RULEMILL_THETHINGSIO", '{"require_tls": 3}', "thethingsio.require_tls", "bool"),
     ],
