@@ -63,6 +63,10 @@ def test(paths: tuple[Path, ...], cases_path: Path | None, verbose: bool) -> Non
     No server runs and nothing is called: real nodes work under the clock of the
     case, local time being UTC. FILE is a chain with cases.json beside it;
     a FOLDER holds chain.json and cases.json, or folders that do.
+    Examples:
+      rulemill chain test examples/
+      rulemill chain test -v examples/thermostat
+      rulemill chain test greenhouse.json --cases greenhouse.cases.json
     """
     files = chain_files(paths, called=False)
     if cases_path is not None and len(files) > 1:
@@ -93,7 +97,12 @@ def test(paths: tuple[Path, ...], cases_path: Path | None, verbose: bool) -> Non
 
 @click.command()
 def schema() -> None:
-    """Print the JSON Schema of chain files, for editors and other tools."""
+    """Print the JSON Schema of chain files, for editors and other tools.
+
+    \b
+    Example:
+      rulemill chain schema > chain.schema.json
+    """
     from chains.schema import chain_schema
 
     click.echo(json.dumps(chain_schema(_catalogue()), indent=2, ensure_ascii=False))

@@ -24,7 +24,12 @@ def node() -> None:
 @node.command("list")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_kinds(as_json: bool) -> None:
-    """List all kinds, with what each does."""
+    """List all kinds, with what each does.
+
+    \b
+    Example:
+      rulemill node list
+    """
     from nodes.pages import by_category
 
     catalogue = _catalogue()
@@ -41,7 +46,12 @@ def list_kinds(as_json: bool) -> None:
 @click.argument("kind")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with the JSON Schema of the configuration.")
 def show(kind: str, as_json: bool) -> None:
-    """Tell all about KIND: relations, settings, examples."""
+    """Tell all about KIND: relations, settings, examples.
+
+    \b
+    Example:
+      rulemill node show create_alarm
+    """
     catalogue = _catalogue()
     if kind not in catalogue:
         near = catalogue.did_you_mean(kind)

@@ -29,22 +29,31 @@ def _logging(level: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def settings_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The flags that every serving verb takes."""
-    for option in reversed(
-        (
-            click.option("--config", metavar="FILE", help="TOML file of settings (or RULEMILL_CONFIG)."),
-            click.option("--data", metavar="FOLDER", help="Folder of everything that is kept."),
-            click.option("--redis-url", metavar="URL", help="Redis to use instead of the embedded one."),
-            click.option("--http", metavar="HOST:PORT", help="Where HTTP is served."),
-            click.option("--mqtt", metavar="HOST:PORT", help="Where MQTT is served."),
-            click.option(
-                "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much is logged."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+def _flags(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """One decorator of several, their flags shown in this order."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+settings_options = _flags(
+    click.option("--config", metavar="FILE", help="TOML file of settings (or RULEMILL_CONFIG)."),
+    click.option("--data", metavar="FOLDER", help="Folder of everything that is kept (or RULEMILL_DATA)."),
+    click.option("--redis-url", metavar="URL", help="A Redis of yours; without it, `rulemill up` starts one."),
+    click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much is logged."),
+)
+"""The flags that every serving verb takes."""
+
+door_options = _flags(
+    click.option("--http", metavar="HOST:PORT", help="Where HTTP is served; 127.0.0.1:8080 by default."),
+    click.option("--mqtt", metavar="HOST:PORT", help="Where MQTT is served; 127.0.0.1:1883 by default."),
+    click.option("--bootstrap", metavar="FILE", help="JSON file of what shall exist: tenants, devices, chains …"),
+)
+"""The flags of those that devices and apps come to."""
 
 
 def _loaded(config: str | None, **flags: Any) -> Loaded:
@@ -53,15 +62,19 @@ def _loaded(config: str | None, **flags: Any) -> Loaded:
 
 @click.command()
 @settings_options
-@click.option("--workers", type=int, help="Worker processes; 0: one less than there are cores.")
-@click.option("--demo", is_flag=True, help="Make a demo tenant with devices of every dialect, fresh credentials.")
-@click.option("--bootstrap", metavar="FILE", help="JSON file of tenants, products, devices and chains to make.")
+@door_options
+@click.option("--workers", type=int, help="Worker processes; by default one less than there are cores.")
+@click.option("--demo", is_flag=True,
+              help="Make a demo tenant with a device of each dialect; let apps in without TLS.")  # fmt: skip
 def up(demo: bool, bootstrap: str | None, **flags: Any) -> None:
     """Start a whole server: Redis, API, workers, telemetry store.
 
     \b
     Everything is kept in ./rulemill-data (RULEMILL_DATA names another folder).
     Stop it with Ctrl-C or SIGTERM: what was accepted is finished first.
+    Examples:
+      rulemill up --demo
+      rulemill up --http 0.0.0.0:80 --data /var/lib/rulemill --bootstrap site.json
     """
     loaded = _loaded(**flags)
     _logging(loaded.settings.log_level)
@@ -72,11 +85,18 @@ def up(demo: bool, bootstrap: str | None, **flags: Any) -> None:
 
 @click.command()
 @settings_options
+@door_options
 @click.option("--sockets", hidden=True, default="")
-@click.option("--bootstrap", metavar="FILE", help="JSON file of tenants, products, devices and chains to make.")
 @click.option("--demo", is_flag=True, hidden=True)
 def api(sockets: str, bootstrap: str | None, demo: bool, **flags: Any) -> None:
-    """Serve devices and apps only; needs a Redis (RULEMILL_REDIS_URL), and workers elsewhere."""
+    """Serve devices and apps only; needs a Redis (RULEMILL_REDIS_URL), and workers beside it.
+
+    \b
+    Points are read from the workers' store: the SQLite file of the same folder,
+    or InfluxDB.
+    Example:
+      rulemill api --redis-url redis://redis.example:6379
+    """
     loaded = _loaded(**flags)
     _logging(loaded.settings.log_level)
     url = _redis_url(loaded)
@@ -95,7 +115,13 @@ def api(sockets: str, bootstrap: str | None, demo: bool, **flags: Any) -> None:
 @settings_options
 @click.option("--name", hidden=True, default="")
 def worker(name: str, **flags: Any) -> None:
-    """Run chains only; needs a Redis (RULEMILL_REDIS_URL) that API processes share."""
+    """Run chains only; needs the Redis of the API processes (RULEMILL_REDIS_URL).
+
+    \b
+    Points go to the SQLite file of the folder, or to InfluxDB.
+    Example:
+      rulemill worker --redis-url redis://redis.example:6379
+    """
     loaded = _loaded(**flags)
     _logging(loaded.settings.log_level)
     from api.app import run_worker
