@@ -52,7 +52,7 @@ def list_images(server: Server, product: str, as_json: bool) -> None:
             ("ID", "KIND", "TITLE", "VERSION", "SIZE", "CHECKSUM", "UPLOADED"),
             [
                 (one["id"], one["kind"], one["title"], one["version"], one["url"] or size(one["size"]),
-                 f"{one['algorithm']} {one['checksum'][:16]}", local_time(one["created_ms"]))
+                 f"{one['algorithm']} {one['checksum'][:16]}" if one["checksum"] else "", local_time(one["created_ms"]))
                 for one in found
             ],
         )  # fmt: skip
@@ -96,7 +96,8 @@ def upload(
     }  # fmt: skip
     where = _of(server, product, "firmware", id_ or version)
     made = server.call("PUT", where, b"" if file is None else file.read(), query=query, answer_s=600)
-    click.echo(f"{made['title']} {made['version']} is there, id {made['id']}, {made['algorithm']} {made['checksum']}.")
+    told = f"{made['algorithm']} {made['checksum']}" if made["checksum"] else "without a checksum"
+    click.echo(f"{made['title']} {made['version']} is there, id {made['id']}, {told}.")
     flag = " --software" if software else ""
     click.echo(f"Let devices have it: rulemill firmware assign {product} {made['id']}{flag}")
 

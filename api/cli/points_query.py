@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -48,7 +49,7 @@ def latest(server: Server, devices: tuple[str, ...], keys: tuple[str, ...], coun
     elif found:
         _print(found, names)
     else:
-        which, those = " ".join(devices), f" of {', '.join(keys)}" if keys else ""
+        which, those = shlex.join(devices), f" of {', '.join(keys)}" if keys else ""
         again = f"What there is: rulemill points latest {which}" if keys else (
             f"See what becomes of its messages: rulemill tail --device {devices[0]}"
         )  # fmt: skip
