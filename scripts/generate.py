@@ -48,9 +48,10 @@ In the environment a list is written with commas: `RULEMILL_PLUGINS=one,two`.
 LISTENERS_INTRODUCTION: Final = """\
 ## Listeners
 
-The doors of the server. `rulemill up` opens `http` and `mqtt` on 127.0.0.1 at the ports below; every other one stays
-closed unless it is named, by its variable or under `[listeners]`. Port 0 takes any free one; `ready.json` in the data
-folder says which. A named port that is taken is an error. What speaks TLS needs `tls.certificate` and `tls.key`.
+The doors of the server. `rulemill up` opens `http` and `mqtt` on 127.0.0.1 at the ports below, with `--demo` also
+`ct_http`; every other one stays closed unless it is named, by its variable or under `[listeners]`. Port 0 takes any
+free one; `ready.json` in the data folder says which. A port that is taken is an error; with `--demo`, a door that
+nobody named goes to a free one. What speaks TLS needs `tls.certificate` and `tls.key`.
 """
 
 
