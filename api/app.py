@@ -4,62 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import logging
 import os
-import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import cast
 
-import redis.asyncio as redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
+from api.process import connect, partition_count, spare_the_collector, stopping
 from engine.config import Settings
 from engine.message import new_id
-from engine.stores.register import CHANNEL, P
+from engine.stores.register import CHANNEL
 from engine.stores.registry_store import Registry
-
-log = logging.getLogger("rulemill.app")
-
-
-def connect(url: str, name: str) -> redis.Redis:
-    """A client for what is not hot: never retries by itself (a lost reply would be a second write).
-
-    A burst waits for a connection; the library's own pool would refuse it.
-    """
-    pool = redis.BlockingConnectionPool.from_url(
-        url, client_name=name, retry=Retry(NoBackoff(), 0), socket_connect_timeout=5.0, socket_timeout=10.0,
-        health_check_interval=0, max_connections=64, timeout=10,
-    )  # fmt: skip
-    return redis.Redis.from_pool(pool)
-
-
-async def partition_count(client: redis.Redis, wanted: int) -> int:
-    """How many partitions this Redis has: what the first server to start on it has chosen."""
-    key = P + "partitions"
-    await client.set(key, wanted, nx=True)
-    count = int(await client.get(key) or wanted)
-    if count != wanted:
-        log.warning("this Redis has %d partitions; `partitions = %d` has no effect any more", count, wanted)
-    return count
-
-
-def spare_the_collector() -> None:
-    """Let the cycle collector look rarely: messages make many objects and no cycles, and a look costs milliseconds."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
-
-
-def stopping() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
 
 
 async def run_worker(settings: Settings, url: str, name: str = "") -> None:
@@ -144,16 +99,12 @@ async def run_api(
     from api.dialects.thethingsio.parts import Parts as ThethingsIoParts
     from api.dialects.thingsboard.coap import ThingsBoardCoap
     from api.dialects.thingsboard.http import ThingsBoardHttp
-    from api.dialects.thingsboard.http_claims import UserClaims
     from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
     from api.dialects.thingsboard.mqtt_provision import ProvisioningMqtt, asks
-    from api.dialects.thingsboard.operator_access import Access
-    from api.dialects.thingsboard.operator_rpc import OperatorRpc, call_record
-    from api.dialects.thingsboard.operator_telemetry import OperatorTelemetry
-    from api.dialects.thingsboard.operators import OperatorHttp
+    from api.dialects.thingsboard.operator_compose import compose as compose_operators
+    from api.dialects.thingsboard.operator_rpc import call_record
     from api.dialects.thingsboard.parts import Parts as ThingsBoardParts
     from api.dialects.thingsboard.rollout import RolloutWork
-    from api.dialects.thingsboard.tokens import Tokens
     from api.doors import DRAIN_S, open_doors
     from api.due import Due, look_at_calls
     from api.first_start import make_what_is_asked
@@ -220,9 +171,9 @@ async def run_api(
         registry = Registry(client)
         catalogue = Catalogue().with_plugins(settings.plugins)
         repository = ChainRepository(client, catalogue, registry.secrets)
-        people, passwords = People(client), Passwords()
+        passwords = Passwords()
         stack.callback(passwords.close)
-        accounts = Accounts(people, passwords, LoginThrottle(client, "person"))
+        accounts = Accounts(People(client), passwords, LoginThrottle(client, "person"))
         apps, app_users, activations = Apps(client, registry), Users(client), Activations(client)
         firmware, rollouts = Firmware(client), Rollouts(client)
         made = Stores(accounts, apps, activations, Packages(firmware, rollouts))
@@ -274,14 +225,10 @@ async def run_api(
             )
         )  # fmt: skip
         thingsboard = ThingsBoardHttp(tb_parts)
-        tokens = Tokens(await signing_key(client, "operators"))
-        access = Access(people, tokens, auth, client)
-        said = ServerMessages(ingress, intake.stamp, "tb")
-        may = (
-            UserClaims(tb_parts, access.caller), OperatorRpc(access, said, replies, kept),
-            OperatorTelemetry(access, said, attributes, store),
+        operators = compose_operators(
+            tb_parts, redis=client, accounts=accounts, signing_key=await signing_key(client, "operators"),
+            messages=ServerMessages(ingress, intake.stamp, "tb"), kept=kept, store=store,
         )  # fmt: skip
-        operators = OperatorHttp(access, accounts, tokens, registry, [route for each in may for route in each.routes])
         ct_mqtt, tb_mqtt = CloudThingMqtt(cloudthing), ThingsBoardMqtt(tb_parts)
         provisioning_mqtt = ProvisioningMqtt(tb_parts)
         stack.push_async_callback(thingsboard.stop)

@@ -16,11 +16,11 @@ from typing import Any
 import click
 import msgspec
 
-from api.app import connect, partition_count, stopping
 from api.certificate import check_certificate
 from api.dialect_settings import dialect_settings
 from api.embedded_redis import EmbeddedRedis, check_given, lock
 from api.private_file import write_private
+from api.process import connect, partition_count, stopping
 from api.sockets import addresses, bind, pack, shown
 from api.supervisor import Child, Supervisor
 from engine.config import LISTENERS, Loaded, Settings, as_variable

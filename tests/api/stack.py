@@ -17,10 +17,10 @@ from typing import Any, Literal, Self
 import httpx
 import msgspec
 
-from api.app import connect
 from api.auth import DeviceAuth
 from api.intake import Intake
 from api.live import Live
+from api.process import connect
 from api.transports.http import Asgi, Front, Surface
 from api.transports.http_deadlines import Deadlines
 from api.transports.http_server import HttpListener
