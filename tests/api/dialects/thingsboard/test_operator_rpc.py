@@ -319,7 +319,7 @@ class Device1(aiomqtt.Client):
     async def command(self) -> tuple[str, Any]:
         async with asyncio.timeout(8):
             message = await anext(aiter(self.messages))
-        return str(message.topic).rpartition("/")[2], json.loads(bytes(message.payload))  # type: ignore[arg-type]
+        return str(message.topic).rpartition("/")[2], json.loads(message.payload)
 
 
 @pytest.mark.spec("TB-X4", "TB-X1")

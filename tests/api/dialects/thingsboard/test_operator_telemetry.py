@@ -40,7 +40,7 @@ class TelemetrySite(OperatorSite):
         assert answer.status_code == status, answer.text
         return answer.json()
 
-    async def points(self, *points: tuple[str, int, Any]) -> None:  # type: ignore[override]
+    async def write(self, *points: tuple[str, int, Any]) -> None:
         await self.store.write([Point(TENANT, self.d1.id, *point) for point in points])
 
 
@@ -67,7 +67,7 @@ async def test_the_latest_values_are_texts_unless_types_are_asked_for(site: Tele
 
 @pytest.mark.spec("TB-X5")
 async def test_keys_that_have_no_value_are_told_as_nothing(site: TelemetrySite) -> None:
-    await site.points(("a", 5, 1))
+    await site.write(("a", 5, 1))
     shown = await site.read("values/timeseries?keys=a,b")
     assert shown["a"] == [{"ts": 5, "value": "1"}]
     [nothing] = shown["b"]
@@ -78,7 +78,7 @@ async def test_keys_that_have_no_value_are_told_as_nothing(site: TelemetrySite) 
 
 @pytest.mark.spec("TB-X5")
 async def test_a_range_has_a_limit_for_each_key_and_the_newest_first(site: TelemetrySite) -> None:
-    await site.points(*[(key, ts, ts) for key in ("a", "b") for ts in range(10)])
+    await site.write(*[(key, ts, ts) for key in ("a", "b") for ts in range(10)])
 
     async def values(query: str) -> dict[str, list[int]]:
         shown = await site.read(f"values/timeseries?useStrictDataTypes=true&{query}")
@@ -97,7 +97,7 @@ async def test_a_range_has_a_limit_for_each_key_and_the_newest_first(site: Telem
 
 @pytest.mark.spec("TB-X5")
 async def test_keys_may_be_named_one_at_a_time_and_then_have_commas(site: TelemetrySite) -> None:
-    await site.points(("a,b", 5, 1), ("a", 5, 2), ("c", 5, 3))
+    await site.write(("a,b", 5, 1), ("a", 5, 2), ("c", 5, 3))
     shown = await site.read("values/timeseries?key=a%2Cb&keys=a&key=&useStrictDataTypes=true")
     assert {key: points[0]["value"] for key, points in shown.items()} == {"a": 2, "a,b": 1}
     await site.admin.post(f"{site.base}/SERVER_SCOPE", json={"x,y": 1, "x": 2, "z": 3})
@@ -108,7 +108,7 @@ async def test_keys_may_be_named_one_at_a_time_and_then_have_commas(site: Teleme
 
 async def test_a_range_may_be_longer_than_a_page(site: TelemetrySite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(series, "A_PAGE", 3)
-    await site.points(*[("a", ts, ts) for ts in range(10)])
+    await site.write(*[("a", ts, ts) for ts in range(10)])
     shown = await site.read("values/timeseries?keys=a&startTs=0&endTs=100&limit=8&orderBy=ASC")
     assert [point["ts"] for point in shown["a"]] == list(range(8))
 
@@ -125,7 +125,7 @@ async def test_a_range_may_be_longer_than_a_page(site: TelemetrySite, monkeypatc
 async def test_intervals_are_counted_from_the_start_and_told_by_their_middle(
     site: TelemetrySite, function: str, values: list[tuple[int, Any]]
 ) -> None:
-    await site.points(
+    await site.write(
         ("a", 999, 100), ("a", 1000, 1), ("a", 1050, 3), ("a", 1099, 2), ("a", 1100, 4.5), ("a", 1150, "text"),
         ("a", 1300, 9), ("a", 1350, 100),
     )  # fmt: skip
@@ -152,7 +152,7 @@ async def test_a_question_that_cannot_be_read_is_400(site: TelemetrySite, query:
 async def test_limits_of_what_is_read_at_once(site: TelemetrySite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(series, "MOST_AGGREGATED", 3)
     monkeypatch.setattr(series, "MANY", 1)
-    await site.points(*[("a", ts, ts) for ts in range(4)])
+    await site.write(*[("a", ts, ts) for ts in range(4)])
     asked = "values/timeseries?keys=a&startTs=0&interval=10&agg=SUM&endTs="
     assert (await site.read(asked + "3"))["a"] == [{"ts": 1, "value": "3"}]
     assert "more than 3 points" in (await site.read(asked + "4", 400))["message"]
