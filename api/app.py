@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import cast
 
@@ -100,7 +100,7 @@ async def run_api(
     from api.dialects.thingsboard.coap import ThingsBoardCoap
     from api.dialects.thingsboard.http import ThingsBoardHttp
     from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
-    from api.dialects.thingsboard.mqtt_provision import ProvisioningMqtt, asks
+    from api.dialects.thingsboard.mqtt_provision import ProvisioningMqtt
     from api.dialects.thingsboard.operator_compose import compose as compose_operators
     from api.dialects.thingsboard.operator_rpc import call_record
     from api.dialects.thingsboard.parts import Parts as ThingsBoardParts
@@ -119,13 +119,12 @@ async def run_api(
     from api.login_throttle import LoginThrottle
     from api.mail import Mail
     from api.mail_delivery import deliverer
+    from api.mqtt_dialects import MqttDialects
     from api.passwords import Passwords
     from api.server_messages import ServerMessages
     from api.signing import signing_key
     from api.transports import http_chunks
     from api.transports.http import Asgi, Front
-    from api.transports.mqtt.dialect import MqttDialect, Peer
-    from api.transports.mqtt.packets import Connect
     from api.transports.mqtt.server import MqttServer
     from api.transports.mqtt.sessions import SessionStore
     from api.transports.socketio.server import PATH as SOCKETIO
@@ -230,19 +229,13 @@ async def run_api(
             messages=ServerMessages(ingress, intake.stamp, "tb"), kept=kept, store=store,
         )  # fmt: skip
         ct_mqtt, tb_mqtt = CloudThingMqtt(cloudthing), ThingsBoardMqtt(tb_parts)
-        provisioning_mqtt = ProvisioningMqtt(tb_parts)
         stack.push_async_callback(thingsboard.stop)
         stack.push_async_callback(tb_mqtt.stop)
 
-        def dialects(connect: Connect, peer: Peer) -> Sequence[MqttDialect]:
-            """Who a CONNECT may belong to, likeliest first (G-9)."""
-            first = () if peer.certificate is None else (tb_mqtt.by_certificate,)
-            if ":" in (connect.username or ""):
-                return *first, ct_mqtt, tb_mqtt
-            if asks(connect):
-                return *first, provisioning_mqtt
-            # Without a user name it may still be a client id that ThingsBoard's devices log in with.
-            return (*first, tb_mqtt) if connect.username else (*first, tb_mqtt, thethingsio.mqtt)
+        dialects = MqttDialects(
+            certificates=tb_mqtt.by_certificate, cloudthing=ct_mqtt, thingsboard=tb_mqtt,
+            provisioning=ProvisioningMqtt(tb_parts), things=thethingsio.mqtt,
+        )  # fmt: skip
 
         def context(name: str) -> Context:
             return Context(name, registry=registry, auth=auth, intake=intake, client=client)

@@ -41,7 +41,7 @@ MOST_FOLLOWED: Final = 100
 
 
 class ThingMqtt:
-    """The dialect of clients without a user name (`G-9` row 6)."""
+    """The dialect of clients without a user name and without a certificate (`G-9` row 6)."""
 
     def __init__(self, parts: Parts, subscriptions: Subscriptions) -> None:
         self._parts, self._subscriptions = parts, subscriptions
