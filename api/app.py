@@ -154,6 +154,7 @@ async def run_api(
     from engine.stores.people import People
     from engine.stores.products import Products
     from engine.stores.rollouts import Rollouts
+    from engine.stores.tellings import Tellings
     from engine.watch import Progress
     from engine.wire import Wire
     from nodes.catalogue import Catalogue
@@ -196,7 +197,8 @@ async def run_api(
         )  # fmt: skip
         tb_parts = ThingsBoardParts(
             auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live,
-            registry=registry, claims=Claims(client), firmware=firmware, rollouts=rollouts, settings=chosen.thingsboard,
+            registry=registry, claims=Claims(client), tellings=Tellings(client), firmware=firmware, rollouts=rollouts,
+            settings=chosen.thingsboard,
         )  # fmt: skip
         live_values, mail = LiveValues(url), Mail(client, settings.mail_from, deliverer(settings))
         thethingsio = compose_thethingsio(

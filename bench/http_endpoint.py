@@ -55,7 +55,8 @@ def parts() -> Any:
 
     known = token_print(ACCESS_TOKEN, TOKEN)
     made: Any = {"auth": Auth(), "live": Live()}
-    made |= dict.fromkeys(("replies", "commands", "attributes", "registry", "claims", "firmware", "rollouts"))
+    unused = ("replies", "commands", "attributes", "registry", "claims", "tellings", "firmware", "rollouts")
+    made |= dict.fromkeys(unused)
     return Parts(intake=Intake(Null(), None), **made), device  # type: ignore[arg-type]
 
 

@@ -13,8 +13,11 @@ import time
 from typing import Final
 
 NAMES: Final = frozenset(
-    {"before-submit", "after-submit", "before-ack", "mid-batch", "before-commit", "after-commit", "before-trim"}
-)
+    {
+        "before-submit", "after-submit", "before-ack", "before-answer", "mid-batch", "before-commit", "after-commit",
+        "before-trim",
+    }
+)  # fmt: skip
 _ACTION: Final = re.compile(r"(kill|pause:\d+(?:\.\d+)?)(?:@(\d+))?")
 
 

@@ -24,7 +24,8 @@ from api.dialects.thingsboard.payload import (
     telemetry_messages,
     visible,
 )
-from api.dialects.thingsboard.provisioning import provision, read_request
+from api.dialects.thingsboard.provision_request import read_request
+from api.dialects.thingsboard.provisioning import provision
 from api.dialects.thingsboard.requests import int32
 from api.dialects.thingsboard.rpc import call_message, own_answer, rendered
 from api.dialects.thingsboard.settings import DIALECT, MAX_RPC_BYTES

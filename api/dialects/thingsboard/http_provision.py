@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from api.dialects.thingsboard.parts import Parts
-from api.dialects.thingsboard.provisioning import provision, read_request
+from api.dialects.thingsboard.provision_request import read_request
+from api.dialects.thingsboard.provisioning import provision
 from api.dialects.thingsboard.requests import TRANSPORT, as_json, decoded
 from api.transports.http import Request, Response, Route
 

@@ -10,7 +10,8 @@ import msgspec
 from redis.exceptions import RedisError
 
 from api.dialects.thingsboard.parts import Parts
-from api.dialects.thingsboard.provisioning import Asked, provision, read_request
+from api.dialects.thingsboard.provision_request import Asked, read_request
+from api.dialects.thingsboard.provisioning import provision
 from api.dialects.thingsboard.settings import MAX_MQTT_BYTES, MQTT
 from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Peer, Refusal, Session
 from api.transports.mqtt.packets import NOT_AUTHORISED, SUBSCRIPTION_REFUSED, Connect

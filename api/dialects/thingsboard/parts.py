@@ -15,6 +15,7 @@ from engine.stores.commands import Commands
 from engine.stores.firmware import Firmware
 from engine.stores.registry_store import Registry
 from engine.stores.rollouts import Rollouts
+from engine.stores.tellings import Tellings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Parts:
     live: Live
     registry: Registry
     claims: Claims
+    tellings: Tellings
     firmware: Firmware
     rollouts: Rollouts
     settings: Settings = field(default_factory=Settings)

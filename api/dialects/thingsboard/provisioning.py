@@ -10,21 +10,23 @@ import hmac
 import logging
 import secrets
 import string
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+import msgspec
 from msgspec.structs import replace
 
 from api.device_record import device_record
 from api.dialects.thingsboard.parts import Parts
+from api.dialects.thingsboard.provision_request import Asked
 from api.dialects.thingsboard.settings import DIALECT
 from api.networks import resolved
 from api.provision_facet import Provision, provision_of
 from engine.errors import BadInput, Conflict, NotFound, Refused
+from engine.failpoints import failpoint
 from engine.message import Message, now_ms
 from engine.node import Product
-from engine.stores.certificates import X509_CERTIFICATE
-from engine.stores.registry import ACCESS_TOKEN, MQTT_BASIC, Credential, Device
-from nodes.codecs.lenient_json import decode_lenient
+from engine.stores.activity import LAST_ACTIVITY
+from engine.stores.registry import ACCESS_TOKEN, MQTT_BASIC, Credential, Device, fingerprint
 
 log = logging.getLogger("rulemill.thingsboard")
 
@@ -40,38 +42,7 @@ ALREADY: Final = "the device has provisioned itself already"
 NOT_FOUND: Final[Answer] = {"errorMsg": "Provision data was not found!", "status": "NOT_FOUND"}
 FAILURE: Final[Answer] = {"errorMsg": "Failed to provision device!", "status": "FAILURE"}
 
-_SECRETS: Final = frozenset({"provisionDeviceSecret", "token", "password"})
 _ALPHANUMERIC: Final = string.ascii_letters + string.digits
-
-
-class Asked(NamedTuple):
-    """A request: `name` is None where the device leaves it to the server, `credential` where it takes any."""
-
-    key: str
-    secret: str
-    name: str | None
-    credential: Credential | None
-    gateway: bool
-    shown: dict[str, Any]
-    """The request as the chain may see it."""
-
-
-def read_request(body: bytes) -> Asked:
-    """The request in a body. Raises BadInput."""
-    value = decode_lenient(body)
-    if type(value) is not dict:
-        raise BadInput("a provision request is an object")
-    gateway = value.get("gateway")
-    if gateway is not None and type(gateway) is not bool:
-        raise BadInput("gateway is not a boolean", "/gateway")
-    return Asked(
-        key=_needed(value, "provisionDeviceKey"),
-        secret=_needed(value, "provisionDeviceSecret"),
-        name=None if value.get("deviceName") is None else _text(value, "deviceName").strip(),
-        credential=_credential(value),
-        gateway=gateway or False,
-        shown={name: each for name, each in value.items() if name not in _SECRETS},
-    )
 
 
 async def provision(parts: Parts, asked: Asked, transport: str) -> Answer:
@@ -89,7 +60,9 @@ async def provision(parts: Parts, asked: Asked, transport: str) -> Answer:
     if not await _is_secret(parts, product, facet, asked.secret):
         return NOT_FOUND
     work = _Work(parts, asked, product, transport)
-    return await (work.make() if facet.strategy == "allow_new" else work.check())
+    answer = await (work.make() if facet.strategy == "allow_new" else work.check())
+    failpoint("before-answer")
+    return answer
 
 
 async def _is_secret(parts: Parts, product: Product, facet: Provision, secret: str) -> bool:
@@ -114,7 +87,7 @@ class _Work:
         try:
             device = await self._put(device, credential)
         except (BadInput, Conflict, NotFound) as error:
-            return await self._fail(name, str(error))
+            return await self._again(await self._known(name)) or await self._fail(name, str(error))
         try:
             await self._parts.attributes.write(device.tenant, device.id, "SERVER", {STATE: PROVISIONED})
             await self._parts.intake.submit(
@@ -127,6 +100,9 @@ class _Work:
             # As if it had never been: the device asks again.
             await self._unmake(device)
             raise
+        if asked.name is not None:
+            # Without a name it could not ask again.
+            await self._parts.tellings.note(device, credential, self._wanted)
         if not await self._parts.registry.announced([device.id]):
             return await self._fail(name, "this took so long that another request began anew")
         return _success(credential)
@@ -168,29 +144,61 @@ class _Work:
         device = await self._known(name)
         if device is None or device.product != self._product.id:
             return await self._fail(name, "no device of that name was made for this product")
-        waits = await parts.registry.has_handout(device.id)
+        waiting = await parts.tellings.waiting(device.id)
+        state = (await parts.attributes.read(device.tenant, device.id))["SERVER"].get(STATE)
+        # A request that provisioned it long ago, and has not come to its end, must have died.
+        if state is not None and (waiting is None or now_ms() - state.ts_ms < LEFT_BEHIND_MS):
+            return await self._again(device) or await self._fail(name, ALREADY)
+        # If none waits, its own was told already, or set before the product told any: only a new one can be told.
+        credential = waiting or Credential(kind=ACCESS_TOKEN, value=_random())
+        await parts.tellings.note(device, credential, self._wanted)
         first = await parts.attributes.add(device.tenant, device.id, "SERVER", STATE, PROVISIONED)
-        if not first and not (waits and await self._is_overdue(device)):
+        if state is None and not first:
             return await self._fail(name, ALREADY)
         try:
             await parts.intake.submit([self._message(device, "PROVISION_SUCCESS", asked.shown)])
         except Refused:
             await parts.attributes.delete(device.tenant, device.id, "SERVER", [STATE])
             raise
-        credential = await parts.registry.take_handout(device.id)
-        if credential is None and waits:
-            return await self._fail(name, ALREADY)
-        if credential is None:
-            # Its own was told already, or set before the product told any: only a new one can be told.
-            credential = Credential(kind=ACCESS_TOKEN, value=_random())
-            kinds = {each.partition(":")[0] for each in device.credentials}
-            await parts.registry.put_device(device, [credential], keep=sorted(kinds - {ACCESS_TOKEN}))
-        return _success(credential)
+        if waiting is None:
+            await self._give(device, credential)
+            return _success(credential)
+        taken = await parts.registry.take_handout(device.id)
+        return _success(taken) if taken is not None else await self._fail(name, ALREADY)
 
-    async def _is_overdue(self, device: Device) -> bool:
-        """Whether the request that provisioned the device must have died before its end."""
+    async def _give(self, device: Device, credential: Credential) -> None:
+        """Set the device's token in place of the one it had."""
+        kinds = {each.partition(":")[0] for each in device.credentials}
+        await self._parts.registry.put_device(device, [credential], keep=sorted(kinds - {ACCESS_TOKEN}))
+
+    @property
+    def _wanted(self) -> bytes:
+        """What a device that asks again has to want, besides the name."""
+        return msgspec.json.encode((self._product.id, self._asked.credential, self._asked.gateway))
+
+    async def _again(self, device: Device | None) -> Answer | None:
+        """The answer that the device was given before, if it seems to be lost: it asks for the same as then.
+
+        None for a device that has said something since, and for one whose credentials somebody has changed.
+        """
+        telling = await self._parts.tellings.find(device.id) if device is not None else None
+        if device is None or telling is None or not telling.answers(self._wanted):
+            return None
         server = (await self._parts.attributes.read(device.tenant, device.id))["SERVER"]
-        return STATE in server and now_ms() - server[STATE].ts_ms >= LEFT_BEHIND_MS
+        heard_ms = server[LAST_ACTIVITY].value if LAST_ACTIVITY in server else 0
+        if isinstance(heard_ms, int) and heard_ms >= telling.told_ms:
+            await self._parts.tellings.forget(device.id)
+            return None
+        credential = telling.credential
+        is_set = f"{credential.kind}:{fingerprint(device, credential)}" in device.credentials
+        if not (is_set or device.credentials == telling.had) or not await self._parts.tellings.again(device.id):
+            return None
+        if not is_set:
+            # Whether the chain was told is not known.
+            await self._parts.intake.submit([self._message(device, "PROVISION_SUCCESS", self._asked.shown)])
+            await self._give(device, credential)
+        log.info("device %s asks for its credential again, and is told it again", device.id)
+        return _success(credential)
 
     async def _known(self, name: str) -> Device | None:
         return (await self._parts.registry.find_names(self._product.tenant, [name])).get(name)
@@ -221,37 +229,6 @@ def _success(credential: Credential) -> Answer:
     if credential.kind == MQTT_BASIC:
         value = {"clientId": credential.client_id, "userName": credential.username, "password": credential.value}
     return {"credentialsValue": value, "credentialsType": credential.kind, "status": "SUCCESS"}
-
-
-def _credential(value: dict[str, Any]) -> Credential | None:
-    """The credential that a device asks for; None where any will do."""
-    kind = value.get("credentialsType")
-    if kind is None or kind == ACCESS_TOKEN:
-        token = _text(value, "token")
-        return Credential(kind=ACCESS_TOKEN, value=token) if token else None
-    if kind == MQTT_BASIC:
-        password, username, client_id = (_text(value, each) for each in ("password", "username", "clientId"))
-        return Credential(kind=MQTT_BASIC, value=password, username=username, client_id=client_id)
-    if kind == X509_CERTIFICATE:
-        return Credential(kind=X509_CERTIFICATE, value=_needed(value, "hash"))
-    raise BadInput(f"unknown credentialsType {str(kind)[:40]!r}", "/credentialsType")
-
-
-def _needed(value: dict[str, Any], name: str) -> str:
-    found = _text(value, name)
-    if not found:
-        raise BadInput("must be a text that is not empty", f"/{name}")
-    return found
-
-
-def _text(value: dict[str, Any], name: str) -> str:
-    """A member that is a text; empty where it is missing. A word without quotes may look like a number."""
-    found = value.get(name)
-    if type(found) is int:
-        return str(found)
-    if found is not None and type(found) is not str:
-        raise BadInput("must be a text", f"/{name}")
-    return found or ""
 
 
 def _random() -> str:

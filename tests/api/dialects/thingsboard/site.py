@@ -14,6 +14,7 @@ from api.dialects.thingsboard.settings import Settings
 from api.transports.http import Surface
 from engine.message import Message, new_id, now_ms
 from engine.stores.registry import Device
+from engine.stores.tellings import Tellings
 from tests.api.stack import TENANT, Stack
 
 TOKEN = "A1_TEST_TOKEN"
@@ -39,7 +40,7 @@ class Site(Stack):
         parts = Parts(
             auth=self.auth, intake=self.intake, replies=self.replies, commands=self.commands,
             attributes=self.attributes, live=self.live, registry=self.registry, claims=self.claims,
-            firmware=self.firmware, rollouts=self.rollouts, settings=self.settings,
+            tellings=Tellings(self.redis), firmware=self.firmware, rollouts=self.rollouts, settings=self.settings,
         )  # fmt: skip
         self.parts = parts
         surface, mqtt = ThingsBoardHttp(parts), ThingsBoardMqtt(parts)

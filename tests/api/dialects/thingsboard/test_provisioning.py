@@ -14,55 +14,19 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from api.dialects.thingsboard import mqtt_provision, provisioning
-from api.dialects.thingsboard.provisioning import read_request
+from api.dialects.thingsboard import mqtt_provision
 from api.flow.facets import check_facets
 from api.transports.mqtt.packets import Publish
 from engine.errors import Finding
 from engine.node import Product
 from engine.stores.certificates import prints
 from engine.stores.registry import MQTT_BASIC, Credential, Device, Tenant
-from tests.api.dialects.thingsboard.site import Site
+from tests.api.dialects.thingsboard.provision_site import ASK, FAILURE, KEY, NOT_FOUND, SECRET, ProvisionSite
 from tests.api.stack import TENANT
 from tests.api.transports.mqtt.harness import RawClient
 from tests.certificates import issued
 
 pytestmark = pytest.mark.asyncio
-
-KEY, SECRET = "u7piawkboq8v32dmcmpp", "jpmwdn8ptlswmf4m29bw"
-ASK = {"deviceName": "DEVICE_NAME", "provisionDeviceKey": KEY, "provisionDeviceSecret": SECRET}
-NOT_FOUND = {"errorMsg": "Provision data was not found!", "status": "NOT_FOUND"}
-FAILURE = {"errorMsg": "Failed to provision device!", "status": "FAILURE"}
-
-
-class ProvisionSite(Site):
-    async def product(self, strategy: str = "allow_new", id: str = "p", secret: str = SECRET, key: str = KEY) -> None:
-        facet = {"strategy": strategy, "key": key, "secret": secret}
-        assert check_facets({"provision": facet}) == []
-        await self.registry.put_product(Product(id=id, tenant=TENANT, facets={"provision": facet}))
-
-    async def ask(self, **changes: Any) -> Any:
-        """The answer to the request, with members changed or (None) left out."""
-        asked = {name: value for name, value in {**ASK, **changes}.items() if value is not None}
-        answer = await self.http.post("/api/v1/provision", content=json.dumps(asked))
-        assert answer.status_code == 200, answer.content
-        assert answer.headers["content-type"] == "application/json"
-        return answer.json()
-
-    async def login(self, **options: Any) -> bool:
-        """Whether MQTT lets that login in."""
-        try:
-            async with aiomqtt.Client("127.0.0.1", self.mqtt_port, timeout=5, **options):
-                return True
-        except aiomqtt.MqttCodeError:
-            return False
-
-    async def server_attributes(self, device: Device) -> dict[str, Any]:
-        found = (await self.attributes.read(TENANT, device.id))["SERVER"]
-        return {key: each.value for key, each in found.items()}
-
-    async def kinds(self) -> list[tuple[str, str, str]]:
-        return [(each.type, each.originator_type, each.originator) for each in await self.messages()]
 
 
 @pytest_asyncio.fixture
@@ -292,73 +256,6 @@ async def test_what_the_chain_cannot_be_told_has_not_been(site: ProvisionSite) -
     asked = json.dumps({**ASK, "deviceName": "made", "provisionDeviceKey": "q"})
     assert (await site.http.post("/api/v1/provision", content=asked)).status_code == 503
     assert await site.server_attributes(device) == {}
-
-
-class Died(BaseException):
-    """The process is gone."""
-
-
-@pytest.mark.spec("TB-S30", "TB-S33")
-@pytest.mark.parametrize("step", ["attributes.write", "intake.submit", "registry.announced"])
-async def test_a_device_whose_first_request_died_half_way_provisions_itself(
-    site: ProvisionSite, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await site.product()
-    asked = read_request(json.dumps(ASK).encode())
-    part, _, method = step.partition(".")
-    with monkeypatch.context() as patched:
-        patched.setattr(getattr(site.parts, part), method, _die)
-        with pytest.raises(Died):
-            await provisioning.provision(site.parts, asked, "http")
-    left = await site.registry.device(TENANT, "DEVICE_NAME")
-    assert await site.ask() == FAILURE  # it may still be under way
-    monkeypatch.setattr(provisioning, "LEFT_BEHIND_MS", 0)
-    answer = await site.ask()
-    assert answer["status"] == "SUCCESS"
-    assert (await site.http.get(f"/api/v1/{answer['credentialsValue']}/attributes")).status_code == 200
-    device = await site.registry.device(TENANT, "DEVICE_NAME")
-    assert device.id != left.id
-    assert await site.server_attributes(device) == {"provisionState": "provisioned"}
-    assert await site.server_attributes(left) == {}
-    ended = [kind for kind, _, id in await site.kinds() if id == device.id]
-    assert ended == ["ENTITY_CREATED", "PROVISION_SUCCESS"]
-    assert await site.ask() == FAILURE  # this one has come to its end
-
-
-@pytest.mark.spec("TB-S32")
-@pytest.mark.parametrize("step", ["intake.submit", "registry.take_handout"])
-async def test_a_device_made_before_whose_first_request_died_half_way_is_told_its_credential(
-    site: ProvisionSite, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await site.product("check_pre_provisioned")
-    await site.device("DEVICE_NAME", token="chosen", product="p")
-    asked = read_request(json.dumps(ASK).encode())
-    part, _, method = step.partition(".")
-    with monkeypatch.context() as patched:
-        patched.setattr(getattr(site.parts, part), method, _die)
-        with pytest.raises(Died):
-            await provisioning.provision(site.parts, asked, "http")
-    assert await site.ask() == FAILURE  # it may still be under way
-    monkeypatch.setattr(provisioning, "LEFT_BEHIND_MS", 0)
-    assert (await site.ask())["credentialsValue"] == "chosen"
-    assert await site.ask() == FAILURE
-
-
-@pytest.mark.parametrize("strategy", ["allow_new", "check_pre_provisioned"])
-async def test_of_requests_that_all_take_too_long_one_succeeds_at_most(
-    site: ProvisionSite, strategy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(provisioning, "LEFT_BEHIND_MS", 0)
-    await site.product(strategy)
-    if strategy == "check_pre_provisioned":
-        await site.device("DEVICE_NAME", token="chosen", product="p")
-    answers = [each for each in await asyncio.gather(*[site.ask() for _ in range(10)]) if each["status"] == "SUCCESS"]
-    assert len(answers) == 1
-    assert (await site.http.get(f"/api/v1/{answers[0]['credentialsValue']}/attributes")).status_code == 200
-
-
-async def _die(*_: Any, **__: Any) -> None:
-    raise Died
 
 
 # MQTT
