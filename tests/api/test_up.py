@@ -59,16 +59,17 @@ def wait_ready(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
     raise AssertionError("not ready in time")
 
 
-def latest(facts: dict[str, Any], device: str, key: str) -> Any:
-    """The latest value of a key, waiting until there is one."""
+def latest(facts: dict[str, Any], device: str, key: str, wanted: Any = None) -> Any:
+    """The latest value of a key, waiting until there is one, or the `wanted`."""
     headers = {"Authorization": f"Bearer {facts['operator_token']}"}
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         url = f"{facts['http']}/flow/v1/tenants/demo/devices/{device}/points/latest"
         for point in httpx.get(url, headers=headers, params={"keys": key}).json()["points"]:
-            return point["value"]
+            if wanted is None or point["value"] == wanted:
+                return point["value"]
         time.sleep(0.05)
-    raise AssertionError(f"no point {key}")
+    raise AssertionError(f"no point {key}" if wanted is None else f"{key} is never {wanted}")
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def test_the_listener_opens_when_it_is_named_and_one_of_two_processes_serves_it(
                 capture_output=True, timeout=20, check=True,
             )  # fmt: skip
             assert (done.stdout, done.stderr) == (b"", b"")
-        assert latest(facts, "demo-sensor", "n") == 5
+        assert latest(facts, "demo-sensor", "n", 5) == 5
         # Clients that leave before the answer, of which the network tells: others are served on.
         host, _, port = facts["listeners"]["coap"].rpartition(":")
         for n in range(20):
