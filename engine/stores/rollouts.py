@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import redis.asyncio as redis
+from msgspec.structs import replace
 
 from engine.message import new_id, now_ms
 from engine.stores.firmware import KINDS, Kind
@@ -38,8 +39,10 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     finished_ms: int = 0
     """0: it is still going on."""
     cursor: int = 0
+    run: str = ""
+    """The run of Redis whose cursor that is: to another one it means nothing."""
     scanned: int = 0
-    """Devices of the tenant that were looked at, of `of`."""
+    """Devices of the tenant that were looked at, of `of`; after a restart of Redis they are looked at again."""
     of: int = 0
     told: int = 0
     """Devices of the product that something was new for."""
@@ -152,13 +155,22 @@ class Rollouts:
                 except redis.WatchError:
                     continue
 
-    async def devices(self, rollout: Rollout, at_once: int) -> tuple[int, list[str]]:
-        """The ids of some more devices of the tenant, of any product, and the cursor behind them (0: that was the end).
+    async def devices(self, rollout: Rollout, at_once: int) -> tuple[Rollout, list[str]]:
+        """The ids of some more devices of the tenant, of any product, and the rollout behind them, not saved yet.
 
-        Every device that is there from the beginning to the end is given at least once.
+        Its cursor is 0 at the end. Every device that is there from the beginning to the end is given at least once: all
+        of them again when Redis was started anew, or another one took its place, since it has them in another order.
         """
-        cursor, names = await self._client.hscan(f"{P}names:{rollout.tenant}", rollout.cursor, count=at_once)
-        return cursor, [id.decode() for id in names.values()]
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.info("server")
+            pipe.hscan(f"{P}names:{rollout.tenant}", rollout.cursor, count=at_once)
+            about, (cursor, names) = await pipe.execute()
+        run = about["run_id"]
+        if rollout.cursor and rollout.run != run:
+            return await self.devices(replace(rollout, cursor=0, scanned=0), at_once)
+        scanned = rollout.scanned + len(names)
+        moved = replace(rollout, cursor=cursor, run=run, scanned=scanned, of=max(rollout.of, scanned))
+        return moved, [id.decode() for id in names.values()]
 
     async def take_due(self, at_once: int) -> list[str]:
         """Some of the single devices to be looked at; until `done` they are in hand."""

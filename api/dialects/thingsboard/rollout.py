@@ -80,18 +80,13 @@ class RolloutWork:
         return bool(due or open_)
 
     async def _go_on(self, rollout: Rollout) -> None:
-        cursor, ids = await self._rollouts.devices(rollout, AT_ONCE)
+        rollout, ids = await self._rollouts.devices(rollout, AT_ONCE)
         told = 0
         # A small hash is given in one piece.
         for i in range(0, len(ids), AT_ONCE):
             told += await self._tell(ids[i : i + AT_ONCE], (rollout.kind,), rollout.product)
-        scanned = rollout.scanned + len(ids)
-        await self._rollouts.save(
-            replace(
-                rollout, cursor=cursor, scanned=scanned, told=rollout.told + told, of=max(rollout.of, scanned),
-                finished_ms=0 if cursor else now_ms(),
-            )
-        )  # fmt: skip
+        finished_ms = 0 if rollout.cursor else now_ms()
+        await self._rollouts.save(replace(rollout, told=rollout.told + told, finished_ms=finished_ms))
 
     async def _tell(self, ids: Sequence[str], kinds: Sequence[Kind], product: str = "") -> int:
         """Tell those of the devices (of a product, if one is given) that something is new for; how many there were."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,7 +14,8 @@ import redis.asyncio as redis
 from engine.node import Product
 from engine.stores.registry import Device, Tenant
 from engine.stores.registry_store import Registry
-from engine.stores.rollouts import ASSIGNED, DUE, Assignment, Rollouts
+from engine.stores.rollouts import ASSIGNED, DUE, Assignment, Rollout, Rollouts
+from tests.services import start_redis
 
 pytestmark = pytest.mark.asyncio
 
@@ -81,12 +83,46 @@ async def test_all_devices_come_up(rollouts: Rollouts, registry: Registry) -> No
     assert rollout.of == 700
     seen: set[str] = set()
     while True:
-        cursor, ids = await rollouts.devices(rollout, 50)
+        rollout, ids = await rollouts.devices(rollout, 50)
         seen |= set(ids)
-        rollout = msgspec.structs.replace(rollout, cursor=cursor)
-        if not cursor:
+        if not rollout.cursor:
             break
     assert seen == made
+
+
+async def test_all_devices_come_up_though_redis_is_started_anew(tmp_path: Path) -> None:
+    made = {f"name {i}": f"id {i}" for i in range(1500)}
+    seen: set[str] = set()
+
+    async def go_on(url: str, known: Rollout | None, most: int) -> Rollout:
+        """The rollout after so many devices, or at its end, as somebody finds it who has to go on with it."""
+        async with redis.Redis.from_url(url) as client:
+            rollouts = Rollouts(client)
+            if known is None:
+                await client.hset("rm:{reg}:names:acme", mapping=made)
+                await rollouts.assign_product("acme", "p", "FIRMWARE", "v1")
+            (rollout,) = await rollouts.of("p")
+            while True:
+                rollout, ids = await rollouts.devices(rollout, 50)
+                assert await rollouts.save(rollout)
+                seen.update(ids)
+                if len(seen) >= most or not rollout.cursor:
+                    return rollout
+
+    process, url = start_redis(tmp_path, appendonly=True)
+    try:
+        left = await go_on(url, None, 600)
+        assert (left.cursor > 0, left.scanned) == (True, len(seen))
+        process.kill()
+        process.wait()
+        (tmp_path / "redis.sock").unlink()
+        process, url = start_redis(tmp_path, appendonly=True)
+        done = await go_on(url, left, len(made) + 1)
+    finally:
+        process.kill()
+        process.wait()
+    assert seen == set(made.values())
+    assert (done.cursor, done.scanned >= len(made)) == (0, True)
 
 
 async def test_devices_are_due_when_they_are_made_moved_or_assigned_something(
