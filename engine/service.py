@@ -26,13 +26,19 @@ async def end(task: asyncio.Future[Any], again_s: float = 1.0) -> None:
     """Cancel a task and wait until it has ended, whatever it ends with.
 
     It is cancelled anew every `again_s` seconds: on Python 3.11 `asyncio.wait_for`, with which redis-py sends, may lose
-    a cancellation.
+    a cancellation. Whoever waits here is cancelled only when the task has ended, or it would be left running.
     """
+    cancelled = False
     while not task.done():
         task.cancel()
-        await asyncio.wait([task], timeout=again_s)
+        try:
+            await asyncio.wait([task], timeout=again_s)
+        except asyncio.CancelledError:
+            cancelled = True
     if not task.cancelled():
         task.exception()  # looked at, so that nobody is told of it at some later time
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 async def end_all(tasks: Iterable[asyncio.Future[Any]]) -> None:

@@ -29,6 +29,30 @@ async def test_a_task_that_loses_a_cancellation_is_ended_all_the_same() -> None:
     await end(task)
 
 
+async def test_an_ending_that_is_cancelled_itself_comes_to_its_end_first() -> None:
+    lost = asyncio.Event()
+
+    async def work() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        lost.set()
+        await asyncio.sleep(60)
+
+    inner = asyncio.create_task(work())
+
+    async def holder() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await end(inner, again_s=0.05)
+
+    outer = asyncio.create_task(holder())
+    await asyncio.sleep(0)
+    await end(outer, again_s=0.01)
+    assert lost.is_set()
+    assert (inner.cancelled(), outer.cancelled()) == (True, True)
+
+
 async def test_what_a_task_ended_with_is_not_raised() -> None:
     async def work() -> None:
         raise RuntimeError("over")
