@@ -17,7 +17,7 @@ IMAGE = bytes(range(256)) * 3000 + b"end"
 
 
 class OtaSite(Site):
-    """`d1` has TOKEN and is a thermostat; what is assigned is told in the background."""
+    """`d1` has TOKEN and is a thermostat; what is assigned is told by `work`, or once `rollout` is started."""
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -25,8 +25,13 @@ class OtaSite(Site):
         self.d1 = await self.registry.put_device(Device(id=self.d1.id, tenant=TENANT, name="d1", product=PRODUCT))
         self.rollout = RolloutWork(self.parts, self.redis, idle_s=0.02)
         self._exit.push_async_callback(self.rollout.stop)
-        await self.rollout.start()
         return self
+
+    async def work(self) -> None:
+        """Tell everybody, as a process does that begins to."""
+        await self.rollouts.take_back()
+        while await self.rollout.step():
+            pass
 
     async def upload(self, id: str = "v2", body: bytes = IMAGE, **about: Any) -> Image:
         about = {"title": "fw", "version": id, **about}

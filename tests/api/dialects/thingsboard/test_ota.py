@@ -32,6 +32,14 @@ SHA256 = hashlib.sha256(IMAGE).hexdigest()
 @pytest_asyncio.fixture
 async def site(redis_url: str) -> AsyncIterator[OtaSite]:
     async with OtaSite(redis_url, settings=Settings(ota_devices_per_s=10_000.0)) as made:
+        await made.rollout.start()
+        yield made
+
+
+@pytest_asyncio.fixture
+async def still(redis_url: str) -> AsyncIterator[OtaSite]:
+    """A site where nothing is told by itself."""
+    async with OtaSite(redis_url, settings=Settings(ota_devices_per_s=10_000.0)) as made:
         yield made
 
 
@@ -125,7 +133,6 @@ async def test_devices_that_come_later_or_move_are_told_too(site: OtaSite) -> No
 @pytest.mark.spec("TB-S37")
 async def test_telling_goes_on_where_it_was_left(redis_url: str) -> None:
     async with OtaSite(redis_url, settings=Settings(ota_devices_per_s=10_000.0)) as site:
-        await site.rollout.stop()
         made = await asyncio.gather(*[site.device(f"n{i:04}", product=PRODUCT) for i in range(600)])
         await site.redis.delete("rm:{reg}:ota-due")
         await site.assign(await site.upload())
@@ -146,6 +153,45 @@ async def test_telling_goes_on_where_it_was_left(redis_url: str) -> None:
         assert 601 - told <= done.told + 1 <= 602
         assert all([(await site.shared(each))["fw_version"] == "v2" for each in made])
         assert len([point for point in await site.points(made[0]) if point[0] == "fw_state"]) == 1
+
+
+class Died(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.spec("TB-60", "TB-S37")
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "step",
+    ["rollouts.take_due", "rollouts.devices", "intake.submit", "attributes.delete", "attributes.write",
+     "rollouts.done", "rollouts.save"],
+)  # fmt: skip
+async def test_whoever_follows_one_that_died_at_any_step_ends_what_it_began(
+    still: OtaSite, monkeypatch: pytest.MonkeyPatch, step: str, when: str
+) -> None:
+    await still.assign(await still.upload("v1", tag="gone in v2"))
+    await still.work()
+    other = await still.device("other", product=PRODUCT)
+    await still.assign(await still.upload("v2"))
+    part, _, method = step.partition(".")
+    whole = getattr(getattr(still.parts, part), method)
+
+    async def dying(*arguments: Any) -> None:
+        if when == "after":
+            await whole(*arguments)
+        raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(getattr(still.parts, part), method, dying)
+        with pytest.raises(Died):
+            await still.work()
+    await still.work()
+    for device in (still.d1, other):
+        shared = await still.shared(device)
+        assert (shared["fw_version"], shared["fw_checksum"], "fw_tag" in shared) == ("v2", SHA256, False)
+        points = {key: value for key, _, value in await still.points(device)}
+        assert (points["target_fw_version"], points["fw_state"]) == ("v2", "INITIATED")
+    assert await still.redis.exists("rm:{reg}:ota-due", "rm:{reg}:ota-doing") == 0
 
 
 async def test_while_the_door_is_closed_nobody_is_told(site: OtaSite) -> None:

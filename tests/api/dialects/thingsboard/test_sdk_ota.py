@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.spec("TB-X1")]
 @pytest_asyncio.fixture
 async def site(redis_url: str) -> AsyncIterator[OtaSite]:
     async with OtaSite(redis_url, settings=Settings(ota_devices_per_s=10_000.0)) as made:
+        await made.rollout.start()
         yield made
 
 
@@ -67,11 +68,12 @@ async def test_devices_fetch_their_firmware_whole_and_in_chunks(site: OtaSite) -
         device = await site.device(f"sdk{i}", token=f"sdk-token-{i}", product=PRODUCT)
         image = await site.upload(f"v{i}", IMAGE + bytes([i]), algorithm=algorithm)
         await site.rollouts.assign_device(device.id, PRODUCT, "FIRMWARE", image.id)
+        # Told while it is connected, it would begin by itself, and begin anew when it is bidden to as well.
+        await site.told()
         options = {"chunk_size": 10_000} if i else {}
         async with sdk(host="127.0.0.1", port=site.mqtt_port, username=f"sdk-token-{i}", **options) as client:
             await client.call("set_on_firmware_received_callback", callback("firmware"))
             await client.connect()
-            await site.told()
             await client.call("get_firmware_update")
             _, data, version = await client.event("firmware")
             assert (bytes.fromhex(data) == IMAGE + bytes([i]), version) == (True, f"v{i}")
