@@ -15,7 +15,7 @@ from engine.bus import notice
 from engine.entries import encode
 from engine.message import now_ms
 from engine.node import Resumed
-from engine.partitions import Keys, all_keys, partition_of
+from engine.partitioned import Partitioned
 from engine.redis_scripts import TAKE
 from engine.stores import routes
 from engine.wire import Argument, Wire, call
@@ -57,13 +57,13 @@ decode_command: Final = msgspec.msgpack.Decoder(Queued).decode
 
 
 class Commands:
-    """What API processes do with commands. `kept` is told what becomes of calls that are followed."""
+    """What API processes do with commands. `kept` is told what becomes of calls that are followed.
+
+    Everything raises redis ConnectionError.
+    """
 
     def __init__(self, wire: Wire, partitions: int, kept: KeptCalls | None = None) -> None:
-        self._wire, self._partitions, self._kept = wire, partitions, kept
-
-    def _keys(self, tenant: str, device: str) -> Keys:
-        return all_keys(self._partitions)[partition_of(tenant, device, self._partitions)]
+        self._at, self._kept = Partitioned(wire, partitions), kept
 
     async def open(self, tenant: str, device: str) -> list[Pending]:
         """Commands that are not answered, oldest first; expired ones are taken away."""
@@ -71,15 +71,15 @@ class Commands:
 
     async def snapshot(self, tenant: str, device: str) -> tuple[list[Pending], int]:
         """The open commands, and the number of the device's last command ever (0: it has had none)."""
-        keys = self._keys(tenant, device)
+        keys = self._at.keys(tenant, device)
         key = keys.commands(device)
         # The number first: a command that comes in between is then newer than it.
-        last, flat = await self._wire.execute([("HGET", keys.command_ids, device), ("HGETALL", key)])
+        last, flat = await self._at.execute([("HGET", keys.command_ids, device), ("HGETALL", key)])
         pending = [Pending(int(flat[i]), decode_command(flat[i + 1])) for i in range(0, len(flat), 2)]
         now = now_ms()
         expired = [entry.id for entry in pending if entry.command.expires_ms <= now]
         if expired:
-            await self._wire.execute([("HDEL", key, *expired)])
+            await self._at.execute([("HDEL", key, *expired)])
         found = sorted((entry for entry in pending if entry.command.expires_ms > now), key=lambda entry: entry.id)
         return found, int(last or 0)
 
@@ -87,8 +87,8 @@ class Commands:
         """Those of the commands that a session was given in the last ten seconds, wherever it is."""
         if not ids:
             return []
-        keys = self._keys(tenant, device)
-        blobs = await self._wire.execute([("GET", keys.given_command(device, id)) for id in ids])
+        keys = self._at.keys(tenant, device)
+        blobs = await self._at.execute([("GET", keys.given_command(device, id)) for id in ids])
         return [Pending(id, decode_command(blob)) for id, blob in zip(ids, blobs, strict=True) if blob is not None]
 
     async def undelivered(self, tenant: str, device: str) -> list[Pending]:
@@ -97,7 +97,7 @@ class Commands:
 
     async def get(self, tenant: str, device: str, id: int) -> Queued | None:
         """One command, unless it is answered or expired."""
-        blob = (await self._wire.execute([("HGET", self._keys(tenant, device).commands(device), id)]))[0]
+        blob = (await self._at.execute([("HGET", self._at.keys(tenant, device).commands(device), id)]))[0]
         if blob is None:
             return None
         command = decode_command(blob)
@@ -116,21 +116,21 @@ class Commands:
             call = await follow(tenant, device, command.call)
             # Until it is confirmed it may have to be sent again.
             waits = waits or (call is not None and not call.ended)
-        keys = self._keys(tenant, device)
+        keys = self._at.keys(tenant, device)
         key, blob = keys.commands(device), encode(msgspec.structs.replace(command, delivered=True))
         done: tuple[Argument, ...] = ("HSET", key, entry.id, blob) if waits else ("HDEL", key, entry.id)
         # Kept first: whoever no longer finds it open finds it there.
         lines = [("SET", keys.given_command(device, entry.id), blob, "PX", GIVEN_MS), done]
         if command.notify:
             lines.append(notice(command.notify, "delivered", None, ""))
-        await self._wire.execute(lines)
+        await self._at.execute(lines)
 
     async def confirm(self, tenant: str, device: str, entry: Pending) -> None:
         """The device has a command of a kept call that was `delivered` without being confirmed."""
         if self._kept is not None and entry.command.call:
             await self._kept.confirmed(tenant, device, entry.command.call)
             if entry.command.oneway:
-                await self._wire.execute([("HDEL", self._keys(tenant, device).commands(device), entry.id)])
+                await self._at.execute([("HDEL", self._at.keys(tenant, device).commands(device), entry.id)])
 
     async def answer(self, tenant: str, device: str, id: int, body: Any) -> bool:
         """The device's answer: brings the waiting message back. False if no such command is open."""
@@ -139,15 +139,17 @@ class Commands:
             return False
         if self._kept is not None and command.call:
             await self._kept.answered(tenant, device, command.call, body)
-        keys = self._keys(tenant, device)
-        todo: list[tuple[Argument, ...]] = [("HDEL", keys.commands(device), id)]
+        keys = self._at.keys(tenant, device)
+        taken = 1
         if command.parked:
             resumed = encode(Resumed("answer", body))
-            todo.insert(0, call(TAKE, (keys.inbox, keys.parked, keys.due), command.parked, resumed))
-        replies = await self._wire.execute(todo)
-        return not command.parked or replies[0] == 1
+            take = call(TAKE, (keys.inbox, keys.parked, keys.due), command.parked, resumed)
+            [taken] = await self._at.execute([take])
+        # Not before: while it is open, the device can answer again if there was no room for its answer.
+        await self._at.execute([("HDEL", keys.commands(device), id)])
+        return taken == 1
 
     async def set_route(self, tenant: str, device: str, route: routes.Route) -> None:
         """Remember by which call the device's network takes commands."""
-        key = self._keys(tenant, device).state(routes.TABLE, device)
-        await self._wire.execute([("HSET", key, routes.FIELD, routes.encode(route))])
+        key = self._at.keys(tenant, device).state(routes.TABLE, device)
+        await self._at.execute([("HSET", key, routes.FIELD, routes.encode(route))])

@@ -170,6 +170,20 @@ async def test_an_answer_nobody_waits_for_is_fine(site: Site) -> None:
         assert (await site.post(f"rpc/{id}", '{"result":"ok"}')).status_code == 200
 
 
+@pytest.mark.spec("TB-42", "G-7")
+async def test_an_answer_that_storage_has_no_room_for_is_refused_and_may_be_given_again(site: Site) -> None:
+    operator = await site.command("get", {})
+    await site.get("rpc")
+    await site.redis.config_set("maxmemory", 1)
+    try:
+        assert (await site.post("rpc/1", '{"result":"ok"}')).status_code == 503
+    finally:
+        await site.redis.config_set("maxmemory", 0)
+    assert (await site.post("rpc/1", '{"result":"ok"}')).status_code == 200
+    assert (await operator.next(5)).data == {"result": "ok"}
+    operator.__exit__()
+
+
 @pytest.mark.spec("TB-S21", "TB-42")
 @pytest.mark.parametrize(("body", "value"), [("[1, 42.0]", [1, 42.0]), ('"text"', "text"), ("true", True), ("5", 5)])
 async def test_an_answer_may_be_any_json(site: Site, body: str, value: Any) -> None:
