@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-
 from engine.entries import pack_messages
 from engine.message import Message
-from engine.partitions import Keys, all_keys, partition_of
+from engine.partitioned import Partitioned
+from engine.partitions import Keys
 from engine.redis_scripts import ACTIVE, PRESENT, SILENT
 from engine.stores import attributes
 from engine.stores.attributes import Attribute
-from engine.wire import Argument, Reply, Wire, call, failed
+from engine.wire import Wire, call, failed
 
 ACTIVE_STATE: Final = "active"
 LAST_ACTIVITY: Final = "lastActivityTime"
@@ -70,14 +69,14 @@ class ActivityStore:
     """All reads and writes. Raises redis ConnectionError."""
 
     def __init__(self, wire: Wire, partitions: int) -> None:
-        self._wire, self._partitions = wire, partitions
+        self._wire, self._at = wire, Partitioned(wire, partitions)
 
     async def heard(self, batch: Sequence[Heard], now_ms: int) -> list[Noted]:
         """Note that devices were heard of; in one write."""
         commands = []
         active = attributes.encode(True, now_ms)
         for each in batch:
-            keys = self._keys(each.tenant, each.device)
+            keys = self._at.keys(each.tenant, each.device)
             names = (_table(keys, each.device), keys.quiet, keys.inbox, keys.gone(each.device))
             commands.append(
                 call(
@@ -85,13 +84,13 @@ class ActivityStore:
                     attributes.encode(each.heard_ms, now_ms), active, pack_messages([each.message]),
                 )
             )  # fmt: skip
-        return [Noted(bool(told), silence_ms) for told, silence_ms in await self._execute(commands)]
+        return [Noted(bool(told), silence_ms) for told, silence_ms in await self._at.execute(commands)]
 
     async def present(self, batch: Sequence[Presence]) -> list[Presence]:
         """Note that devices connected and disconnected, in their order; in one write. What could not be noted now."""
         commands = []
         for each in batch:
-            keys = self._keys(each.tenant, each.device)
+            keys = self._at.keys(each.tenant, each.device)
             names = (_table(keys, each.device), keys.inbox, keys.gone(each.device))
             value = attributes.encode(each.at_ms, each.at_ms)
             field = attributes.field("SERVER", each.attribute)
@@ -101,14 +100,14 @@ class ActivityStore:
 
     async def due(self, now_ms: int) -> list[tuple[int, str]]:
         """Some of the devices whose time has come: the number of their partition, and their id."""
-        every = all_keys(self._partitions)
+        every = self._at.every
         window = ("-inf", now_ms, "LIMIT", 0, AT_ONCE)
-        found = await self._execute([("ZRANGEBYSCORE", keys.quiet, *window) for keys in every])
+        found = await self._at.execute([("ZRANGEBYSCORE", keys.quiet, *window) for keys in every])
         return [(keys.number, id.decode()) for keys, ids in zip(every, found, strict=True) for id in ids]
 
     async def read(self, tenant: str, device: str) -> dict[str, Attribute]:
         """A device's server attributes."""
-        flat = (await self._execute([("HGETALL", _table(self._keys(tenant, device), device))]))[0]
+        flat = (await self._at.execute([("HGETALL", _table(self._at.keys(tenant, device), device))]))[0]
         return attributes.by_scope(dict(zip(flat[::2], flat[1::2], strict=True)))["SERVER"]
 
     async def silent(self, message: Message, now_ms: int, silence_ms: int) -> bool:
@@ -117,26 +116,16 @@ class ActivityStore:
         Whether it was told. `silence_ms` as in `Heard`.
         """
         device = message.originator
-        keys = self._keys(message.tenant, device)
+        keys = self._at.keys(message.tenant, device)
         names = (_table(keys, device), keys.quiet, keys.inbox)
         inactive, alarm = attributes.encode(False, now_ms), attributes.encode(now_ms, now_ms)
         entry = pack_messages([message])
         command = call(SILENT, names, device, now_ms, silence_ms, inactive, alarm, entry)
-        return bool((await self._execute([command]))[0])
+        return bool((await self._at.execute([command]))[0])
 
     async def forget(self, number: int, device: str) -> None:
         """Drop the timer of a device that is no more."""
-        await self._execute([("ZREM", all_keys(self._partitions)[number].quiet, device)])
-
-    def _keys(self, tenant: str, device: str) -> Keys:
-        return all_keys(self._partitions)[partition_of(tenant, device, self._partitions)]
-
-    async def _execute(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
-        replies = await self._wire.execute(commands)
-        for reply in replies:
-            if failed(reply):
-                raise RedisConnectionError(str(reply))
-        return replies
+        await self._at.execute([("ZREM", self._at.every[number].quiet, device)])
 
 
 def _table(keys: Keys, device: str) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-
 from engine.errors import NotFound
 from engine.message import now_ms
-from engine.partitions import Keys, all_keys, partition_of
+from engine.partitioned import Partitioned
+from engine.partitions import Keys
 from engine.stores.alarms import (
     INDEX,
     TABLE,
@@ -28,7 +27,7 @@ from engine.stores.alarms import (
     visible,
 )
 from engine.stores.merged_index import Entry, MergedIndex
-from engine.wire import Argument, Wire, failed
+from engine.wire import Wire
 
 LOOK_AT_MOST: Final = 5_000
 """Entries looked at for one page: a filter that finds little gives a short page and a cursor."""
@@ -37,7 +36,6 @@ DEVICES_AT_ONCE: Final = 50
 FIELDS_AT_ONCE: Final = 500
 """Of one device read in one go, about."""
 
-_Rows = list[list[bytes | None]]
 _Found = list[Alarm | None]
 Alarms = list[Alarm]
 
@@ -53,7 +51,7 @@ class AlarmStore:
     """Reads alarms, acknowledges and clears them."""
 
     def __init__(self, wire: Wire, partitions: int) -> None:
-        self._wire, self._partitions = wire, partitions
+        self._wire, self._at = wire, Partitioned(wire, partitions)
 
     async def list(
         self, tenant: str, *, statuses: Sequence[Status] = (), device: str = "", limit: int = 100, cursor: str = ""
@@ -62,9 +60,9 @@ class AlarmStore:
 
         Only those of the given statuses (none: all) and device (empty: all).
         """
-        keys = all_keys(self._partitions)
+        keys = self._at.every
         if device:
-            keys = (keys[partition_of(tenant, device, self._partitions)],)
+            keys = (self._at.keys(tenant, device),)
         walk = MergedIndex(self._wire, [each.index(INDEX, tenant) for each in keys], cursor)
         found: list[Alarm] = []
         looked = 0
@@ -111,18 +109,8 @@ class AlarmStore:
         """End the alarm; a second time changes nothing. NotFound."""
         return await self._write(tenant, device, id, clear(await self._table(tenant, device), id, now_ms(), by))
 
-    def _keys(self, tenant: str, device: str) -> Keys:
-        return all_keys(self._partitions)[partition_of(tenant, device, self._partitions)]
-
-    async def _execute(self, commands: Sequence[tuple[Argument, ...]]) -> _Rows:
-        replies = await self._wire.execute(commands) if commands else []
-        for reply in replies:
-            if failed(reply):
-                raise RedisConnectionError(str(reply))
-        return replies
-
     async def _table(self, tenant: str, device: str) -> dict[str, bytes]:
-        flat = (await self._execute([("HGETALL", self._keys(tenant, device).state(TABLE, device))]))[0]
+        flat = (await self._at.execute([("HGETALL", self._at.keys(tenant, device).state(TABLE, device))]))[0]
         return {
             name.decode(): value
             for name, value in zip(flat[::2], flat[1::2], strict=True)
@@ -136,9 +124,9 @@ class AlarmStore:
         tables: dict[str, dict[str, bytes]] = {device: {} for device in devices}
         at: dict[str, Any] = dict.fromkeys(tables, 0)
         while at:
-            replies = await self._execute(
+            replies = await self._at.execute(
                 [
-                    ("HSCAN", self._keys(tenant, device).state(TABLE, device), cursor, "COUNT", FIELDS_AT_ONCE)
+                    ("HSCAN", self._at.keys(tenant, device).state(TABLE, device), cursor, "COUNT", FIELDS_AT_ONCE)
                     for device, cursor in at.items()
                 ]
             )
@@ -154,7 +142,7 @@ class AlarmStore:
     async def _read(self, keys: Sequence[Keys], entries: Sequence[Entry]) -> _Found:
         """The alarm of each entry, None for one that is gone meanwhile; one round trip."""
         named = [split_member(entry.member.decode()) for entry in entries]
-        replies = await self._execute(
+        replies = await self._at.execute(
             [
                 (
                     "HMGET", keys[entry.part].state(TABLE, device), past_field(id), active_field(type),
@@ -170,7 +158,7 @@ class AlarmStore:
             raise NotFound("alarm", id)
         kept = [part for name, value in writes.items() if value is not None for part in (name, value)]
         if kept:
-            await self._execute([("HSET", self._keys(tenant, device).state(TABLE, device), *kept)])
+            await self._at.execute([("HSET", self._at.keys(tenant, device).state(TABLE, device), *kept)])
         return await self.get(tenant, device, id)
 
 

@@ -6,14 +6,12 @@ in time forgets it; the rest waits for the device, a day and at most 100 of them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from redis.exceptions import ConnectionError as RedisConnectionError
 
-from engine.partitions import Keys, all_keys, partition_of
-from engine.wire import Wire, failed
+from engine.partitioned import Partitioned
+from engine.wire import Wire
 
 MAX_A_DEVICE: Final = 100
 KEEP_MS: Final = 86_400_000
@@ -35,33 +33,23 @@ class Answers:
     """What API processes do with kept answers."""
 
     def __init__(self, wire: Wire, partitions: int) -> None:
-        self._wire, self._partitions = wire, partitions
-
-    def _keys(self, tenant: str, device: str) -> Keys:
-        return all_keys(self._partitions)[partition_of(tenant, device, self._partitions)]
+        self._at = Partitioned(wire, partitions)
 
     async def take(self, tenant: str, device: str, asked_before_ms: int) -> list[Kept]:
         """The answers to what was asked before that time, oldest question first; they are kept no longer.
 
         No two callers get the same one. Raises redis ConnectionError.
         """
-        key = self._keys(tenant, device).answers(device)
-        flat = (await self._execute([("HGETALL", key)]))[0]
+        key = self._at.keys(tenant, device).answers(device)
+        flat = (await self._at.execute([("HGETALL", key)]))[0]
         kept = {flat[i]: _decode(flat[i + 1]) for i in range(0, len(flat), 2)}
         # Ids of messages grow with time.
         late = sorted(id for id, answer in kept.items() if answer.asked_ms <= asked_before_ms)
         if not late:
             return []
-        taken = await self._execute([("HDEL", key, id) for id in late])
+        taken = await self._at.execute([("HDEL", key, id) for id in late])
         return [kept[id] for id, mine in zip(late, taken, strict=True) if mine]
 
     async def forget(self, tenant: str, device: str, message_id: str) -> None:
         """Keep the answer to a message no longer: who asked has it."""
-        await self._execute([("HDEL", self._keys(tenant, device).answers(device), message_id)])
-
-    async def _execute(self, commands: Sequence[tuple[str | bytes, ...]]) -> list[Any]:
-        replies = await self._wire.execute(commands)
-        for reply in replies:
-            if failed(reply):
-                raise RedisConnectionError(str(reply))
-        return replies
+        await self._at.execute([("HDEL", self._at.keys(tenant, device).answers(device), message_id)])
