@@ -1,92 +1,49 @@
 """Calls to devices that somebody wants to follow: kept durably from the first word to some days after the last.
 
 A call lies under its device's partition, and so does what is told of it: each change and its message are one script.
-States are ThingsBoard's (`TB-X4`). QUEUED waits for the device, SENT was handed to a session, DELIVERED was confirmed
-by it, SUCCESSFUL is answered. TIMEOUT was not confirmed and is sent again, FAILED too often, EXPIRED is too late.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from engine.bus import BUS
 from engine.entries import encode, pack_messages
 from engine.errors import Conflict
 from engine.message import Message, new_id, now_ms
-from engine.partitions import Keys, all_keys, partition_of
+from engine.partitioned import Partitioned
+from engine.partitions import Keys
 from engine.redis_scripts import KEEP_CALL
+from engine.stores import kept_call
 from engine.stores.commands import Queued, decode_command
-from engine.wire import Argument, Reply, Wire, call, failed
-
-Status = Literal["QUEUED", "SENT", "DELIVERED", "SUCCESSFUL", "TIMEOUT", "EXPIRED", "FAILED"]
+from engine.stores.kept_call import KEEP_MS, KeptCall, decode_call
+from engine.wire import Argument, Wire, call
 
 MOST_OPEN: Final = 100
 """Calls of one device that are under way."""
 MOST: Final = 1000
 """Calls of one device in all, the oldest that ended going first."""
-KEEP_MS: Final = 7 * 86_400_000
-"""How long a call is kept that has ended."""
-MOST_AHEAD_MS: Final = 30 * 86_400_000
-"""How long a call may wait for its device."""
-CONFIRM_MS: Final = 10_000
-"""How long a session has to confirm a call that it was handed."""
-MOST_RETRIES: Final = 5
 AT_ONCE: Final = 200
 """Calls looked at in one go of the sweep, per partition."""
 
-_ENDED: Final = frozenset({"SUCCESSFUL", "EXPIRED", "FAILED"})
-
-
-class KeptCall(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """A call and what became of it."""
-
-    id: str
-    tenant: str
-    device: str
-    method: str
-    params: Any
-    oneway: bool
-    created_ms: int
-    expires_ms: int
-    retries: int = MOST_RETRIES
-    """How often it may be sent again."""
-    info: Any = None
-    """What whoever made it wants to find there again."""
-    metadata: dict[str, str] = {}
-    """Of the messages that tell of it."""
-    status: Status = "QUEUED"
-    attempts: int = 0
-    response: Any = None
-    due_ms: int = 0
-    """When it is looked at: its session should have confirmed it, it is too late, or it may be forgotten."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen; a one-way call has nothing to wait for once it is delivered."""
-        return self.status in _ENDED or (self.oneway and self.status == "DELIVERED")
-
-
 Describe = Callable[[KeptCall], Any]
 """The data of the messages that tell of a call."""
-
-_decode: Final = msgspec.msgpack.Decoder(KeptCall).decode
 
 
 class KeptCalls:
     """Keeps calls and follows their way. Everything raises redis ConnectionError; `clock` gives ms."""
 
     def __init__(self, wire: Wire, partitions: int, describe: Describe, clock: Callable[[], int] = now_ms) -> None:
-        self._wire, self._partitions = wire, partitions
+        self._at = Partitioned(wire, partitions)
         self._describe, self._clock = describe, clock
 
     def new_id(self, tenant: str, device: str) -> str:
         """A fresh id: a UUID that ends with the device's partition, so that it alone is enough to find the call."""
-        return f"{new_id()[:-4]}{partition_of(tenant, device, self._partitions):04x}"
+        return f"{new_id()[:-4]}{self._at.keys(tenant, device).number:04x}"
 
     # Making, finding, forgetting
 
@@ -95,7 +52,7 @@ class KeptCalls:
 
         One that is too late already is EXPIRED and goes no further. Raises Conflict for a device with too many.
         """
-        keys = self._keys(made.tenant, made.device)
+        keys = self._at.keys(made.tenant, made.device)
         await self._make_room(keys, made.device)
         now = self._clock()
         if made.expires_ms <= now:
@@ -109,10 +66,10 @@ class KeptCalls:
 
     async def _make_room(self, keys: Keys, device: str) -> None:
         table = keys.calls(device)
-        if (await self._execute([("HLEN", table)]))[0] < MOST_OPEN:
+        if (await self._at.execute([("HLEN", table)]))[0] < MOST_OPEN:
             return
-        blobs = (await self._execute([("HVALS", table)]))[0]
-        known = [(_decode(blob), blob) for blob in blobs]
+        blobs = (await self._at.execute([("HVALS", table)]))[0]
+        known = [(decode_call(blob), blob) for blob in blobs]
         ended = sorted(((each, blob) for each, blob in known if each.ended), key=lambda pair: pair[0].created_ms)
         if len(known) - len(ended) >= MOST_OPEN:
             raise Conflict(f"{MOST_OPEN} calls are under way to this device")
@@ -129,17 +86,17 @@ class KeptCalls:
             number = int(id[-4:], 16)
         except ValueError:
             return None
-        if number >= self._partitions:
+        if number >= len(self._at.every):
             return None
-        keys = all_keys(self._partitions)[number]
-        device = (await self._execute([("HGET", keys.calls_where, id)]))[0]
-        blob = device and (await self._execute([("HGET", keys.calls(device.decode()), id)]))[0]
-        return None if blob is None else (keys, blob, _decode(blob))
+        keys = self._at.every[number]
+        device = (await self._at.execute([("HGET", keys.calls_where, id)]))[0]
+        blob = device and (await self._at.execute([("HGET", keys.calls(device.decode()), id)]))[0]
+        return None if blob is None else (keys, blob, decode_call(blob))
 
     async def of(self, tenant: str, device: str) -> list[KeptCall]:
         """A device's calls, newest first."""
-        blobs = (await self._execute([("HVALS", self._keys(tenant, device).calls(device))]))[0]
-        return sorted((_decode(blob) for blob in blobs), key=lambda each: (each.created_ms, each.id), reverse=True)
+        blobs = (await self._at.execute([("HVALS", self._at.keys(tenant, device).calls(device))]))[0]
+        return sorted((decode_call(blob) for blob in blobs), key=lambda each: (each.created_ms, each.id), reverse=True)
 
     async def forget(self, id: str) -> KeptCall | None:
         """Forget a call, take it back from the device's queue, and tell so (`RPC_DELETED`); None if there is none."""
@@ -156,34 +113,15 @@ class KeptCalls:
 
     async def sent(self, tenant: str, device: str, id: str) -> KeptCall | None:
         """A session was handed the call and will confirm it; the call as it is then."""
-
-        def change(known: KeptCall, now: int) -> KeptCall | None:
-            if known.status not in ("QUEUED", "TIMEOUT"):
-                return None
-            return replace(known, status="SENT", due_ms=min(now + CONFIRM_MS, known.expires_ms))
-
-        return await self._change(tenant, device, id, change)
+        return await self._change(tenant, device, id, kept_call.sent)
 
     async def confirmed(self, tenant: str, device: str, id: str) -> KeptCall | None:
         """The device has the call; the call as it is then."""
-
-        def change(known: KeptCall, now: int) -> KeptCall | None:
-            if known.status not in ("QUEUED", "SENT", "TIMEOUT"):
-                return None
-            due_ms = now + KEEP_MS if known.oneway else known.expires_ms
-            return replace(known, status="DELIVERED", due_ms=due_ms)
-
-        return await self._change(tenant, device, id, change)
+        return await self._change(tenant, device, id, kept_call.confirmed)
 
     async def answered(self, tenant: str, device: str, id: str, body: Any) -> None:
         """The device has answered."""
-
-        def change(known: KeptCall, now: int) -> KeptCall | None:
-            if known.ended:
-                return None
-            return replace(known, status="SUCCESSFUL", response=body, due_ms=now + KEEP_MS)
-
-        await self._change(tenant, device, id, change)
+        await self._change(tenant, device, id, partial(kept_call.answered, body=body))
 
     async def look(self, id: str) -> None:
         """Do what is due with a call."""
@@ -191,8 +129,8 @@ class KeptCalls:
             found = await self._locate(id)
             if found is None:
                 # Its device was deleted while it was being made.
-                keys = all_keys(self._partitions)[int(id[-4:], 16)]
-                await self._execute([("ZREM", keys.calls_due, id), ("HDEL", keys.calls_where, id)])
+                keys = self._at.every[int(id[-4:], 16)]
+                await self._at.execute([("ZREM", keys.calls_due, id), ("HDEL", keys.calls_where, id)])
                 return
             keys, blob, known = found
             now = self._clock()
@@ -201,7 +139,7 @@ class KeptCalls:
             if known.ended:
                 done = await self._write(keys, known, blob, None)
             else:
-                made = _overdue(known, now)
+                made = kept_call.overdue(known, now)
                 more = await (self._again(keys, made) if not made.ended else self._withdrawn(keys, made))
                 done = await self._write(keys, made, blob, made, [self._told(made)], more)
             if done:
@@ -225,7 +163,7 @@ class KeptCalls:
         ]
 
     async def _queued(self, keys: Keys, known: KeptCall) -> tuple[int, Queued] | None:
-        flat = (await self._execute([("HGETALL", keys.commands(known.device))]))[0]
+        flat = (await self._at.execute([("HGETALL", keys.commands(known.device))]))[0]
         for number, blob in zip(flat[::2], flat[1::2], strict=True):
             command = decode_command(blob)
             if command.call == known.id:
@@ -235,7 +173,7 @@ class KeptCalls:
     async def due(self) -> list[str]:
         """Ids of calls that are to be looked at now, some of each partition."""
         window = ("-inf", self._clock(), "LIMIT", 0, AT_ONCE)
-        found = await self._execute([("ZRANGEBYSCORE", keys.calls_due, *window) for keys in all_keys(self._partitions)])
+        found = await self._at.execute([("ZRANGEBYSCORE", keys.calls_due, *window) for keys in self._at.every])
         return [id.decode() for ids in found for id in ids]
 
     # Inside
@@ -247,12 +185,12 @@ class KeptCalls:
 
         `change` gives None to leave it as it is.
         """
-        keys = self._keys(tenant, device)
+        keys = self._at.keys(tenant, device)
         while True:
-            blob = (await self._execute([("HGET", keys.calls(device), id)]))[0]
+            blob = (await self._at.execute([("HGET", keys.calls(device), id)]))[0]
             if blob is None:
                 return None
-            known = _decode(blob)
+            known = decode_call(blob)
             made = change(known, self._clock())
             if made is None:
                 return known
@@ -276,7 +214,7 @@ class KeptCalls:
         for each in more:
             lines += (len(each), *each)
         command = call(KEEP_CALL, names, about.id, about.device, before, blob, due_ms, entry, *lines)
-        return bool((await self._execute([command]))[0])
+        return bool((await self._at.execute([command]))[0])
 
     def _told(self, made: KeptCall) -> Message:
         return self._message(made, f"RPC_{made.status}")
@@ -286,23 +224,3 @@ class KeptCalls:
             id=new_id(), ts_ms=self._clock(), tenant=made.tenant, type=type, originator=made.device,
             data=self._describe(made), metadata={**made.metadata, "requestUUID": made.id},
         )  # fmt: skip
-
-    def _keys(self, tenant: str, device: str) -> Keys:
-        return all_keys(self._partitions)[partition_of(tenant, device, self._partitions)]
-
-    async def _execute(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
-        replies = await self._wire.execute(commands)
-        for reply in replies:
-            if failed(reply):
-                raise RedisConnectionError(str(reply))
-        return replies
-
-
-def _overdue(known: KeptCall, now: int) -> KeptCall:
-    """What becomes of an open call whose time has come."""
-    if now >= known.expires_ms:
-        return replace(known, status="EXPIRED", due_ms=now + KEEP_MS)
-    if known.attempts < known.retries:
-        return replace(known, status="TIMEOUT", attempts=known.attempts + 1, due_ms=known.expires_ms)
-    reason = f"no session confirmed it, and it was sent again {known.attempts} times"
-    return replace(known, status="FAILED", response={"error": reason}, due_ms=now + KEEP_MS)

@@ -20,7 +20,8 @@ from api.transports.http import HttpError, Request, Response, Route
 from engine.errors import BadInput, Conflict
 from engine.message import now_ms
 from engine.replies import Replies, Waiting
-from engine.stores.kept_calls import MOST_AHEAD_MS, MOST_RETRIES, KeptCall, KeptCalls, Status
+from engine.stores.kept_call import MOST_AHEAD_MS, MOST_RETRIES, KeptCall, Status
+from engine.stores.kept_calls import KeptCalls
 from engine.stores.people import Person
 from engine.stores.registry import Device
 

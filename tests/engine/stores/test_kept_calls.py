@@ -15,7 +15,8 @@ from engine.message import Message, new_id, now_ms
 from engine.partitions import all_keys, partition_of
 from engine.stores import kept_calls
 from engine.stores.commands import Commands, Queued
-from engine.stores.kept_calls import CONFIRM_MS, KEEP_MS, KeptCall, KeptCalls
+from engine.stores.kept_call import CONFIRM_MS, KEEP_MS, KeptCall
+from engine.stores.kept_calls import KeptCalls
 from engine.stores.tenant_data import forget_device
 from engine.wire import Wire
 

@@ -16,7 +16,7 @@ from api.dialects.thingsboard.operator_rpc import OperatorRpc, call_record
 from api.server_messages import ServerMessages
 from api.transports.http import Route
 from engine.message import now_ms
-from engine.stores import kept_calls
+from engine.stores import kept_call, kept_calls
 from engine.stores.commands import Commands
 from engine.stores.kept_calls import KeptCalls
 from engine.stores.registry import Device
@@ -352,7 +352,7 @@ async def test_a_kept_call_that_mqtt_does_not_acknowledge_is_sent_to_the_next_se
     async with Silent(site) as silent:
         assert await silent.publish_packet() == b"v1/devices/me/rpc/request/1"
         await site.becomes(id, "SENT")
-        site.ahead_ms = kept_calls.CONFIRM_MS + 100
+        site.ahead_ms = kept_call.CONFIRM_MS + 100
         await site.sweep()
         assert await site.status(id) == "TIMEOUT"
     async with Device1(site) as device:
