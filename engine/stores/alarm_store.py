@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from engine.errors import NotFound
 from engine.message import now_ms
@@ -130,7 +130,7 @@ class AlarmStore:
                     for device, cursor in at.items()
                 ]
             )
-            for device, (cursor, flat) in zip(tuple(at), cast(Any, replies), strict=True):
+            for device, (cursor, flat) in zip(tuple(at), replies, strict=True):
                 tables[device].update((name.decode(), value) for name, value in zip(flat[::2], flat[1::2], strict=True))
                 if int(cursor):
                     at[device] = cursor
