@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from engine.bus import BUS, notice
+from engine.bus import BUS, caller_of, notice
 from engine.effects import DeadLetter, Effects, Step
 from engine.entries import Item, LaneItem, Parked, encode, pack_points
 from engine.lanes import Lane, backoff_s
@@ -132,8 +132,8 @@ def _writes(commits: dict[int, Commit], where: Sequence[int], effects: Effects) 
             values = (message.originator, effect.ts_ms, effect.values)
             told.setdefault((where[position], message.tenant), []).append(values)
         elif isinstance(effect, Reply):
-            if message.reply_to:
-                commit.lines.append(notice(message.reply_to, "reply", effect.data, effect.error))
+            if caller := caller_of(message):
+                commit.lines.append(notice(caller, "reply", effect.data, effect.error))
                 name = message.reply_to.split("/", 2)[2:]
                 if name and not effect.error:
                     blob = encode(Kept(name[0], effect.data, message.ts_ms, now_ms()))

@@ -43,7 +43,7 @@ class Broadcast(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True):
-    """Answer the caller that waits for this message; dropped when nobody does."""
+    """Answer the caller that waits for this message, or for the call its metadata names; dropped when nobody does."""
 
     data: Any
     error: str = ""

@@ -1,5 +1,6 @@
 """Node kinds. Authors of kinds, ours and others', import the contract from here and nothing else of the kernel."""
 
+from engine.bus import caller_of
 from engine.errors import BadInput, Finding, ScriptError
 from engine.message import Message, Point
 from engine.node import (
@@ -57,4 +58,5 @@ __all__ = [
     "Retry",
     "ScriptError",
     "Write",
+    "caller_of",
 ]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import msgspec
 
-from nodes import FAILURE, SUCCESS, Context, Example, Message, Node, NodeSpec, Outcomes, Relation, Reply
+from nodes import FAILURE, SUCCESS, Context, Example, Message, Node, NodeSpec, Outcomes, Relation, Reply, caller_of
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True):
@@ -23,7 +23,8 @@ class RpcReply(Node):
         summary="Answers the waiting caller with the message's data.",
         description=(
             "For calls of devices (type TO_SERVER_RPC_REQUEST), events and every other message whose sender waits. "
-            "The first answer counts; one that comes after the caller's timeout is dropped."
+            "The first answer counts; one that comes after the caller's timeout is dropped. Another message answers a "
+            "call of a ThingsBoard device later if its metadata has the call's serviceId, sessionId and requestId."
         ),
         config=Config,
         relations=(
@@ -36,7 +37,7 @@ class RpcReply(Node):
     async def process(self, batch: Sequence[Message], out: Outcomes, ctx: Context) -> None:
         """Reply to each."""
         for i, message in enumerate(batch):
-            if not message.reply_to:
+            if not caller_of(message):
                 out.fail(i, "nobody waits for an answer to this message")
             elif message.data is None:
                 out.fail(i, "the message has no data to answer with")

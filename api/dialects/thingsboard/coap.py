@@ -27,7 +27,7 @@ from api.dialects.thingsboard.payload import (
 from api.dialects.thingsboard.provision_request import read_request
 from api.dialects.thingsboard.provisioning import provision
 from api.dialects.thingsboard.requests import int32
-from api.dialects.thingsboard.rpc import call_message, own_answer, rendered
+from api.dialects.thingsboard.rpc import CallIds, call_message, own_answer, rendered, waiting_for
 from api.dialects.thingsboard.settings import DIALECT, MAX_RPC_BYTES
 from api.transports.coap import (
     BAD_REQUEST,
@@ -156,11 +156,9 @@ class ThingsBoardCoap:
         own = own_answer(call, device)
         if own is not None:
             return _json(own)
-        with parts.replies.wait() as waiting:
-            message = call_message(
-                parts.intake, device, call, COAP,
-                request=next(self._requests), session=new_id(), reply_to=waiting.to,
-            )  # fmt: skip
+        ids = CallIds(new_id(), next(self._requests))
+        with waiting_for(parts.replies, device, ids) as waiting:
+            message = call_message(parts.intake, device, call, COAP, ids, waiting)
             await parts.intake.submit([message])
             answer = await waiting.next(parts.settings.rpc_s)
         if answer is None:

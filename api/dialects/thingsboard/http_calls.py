@@ -11,7 +11,7 @@ from api.dialects.thingsboard.longpoll import Deleted, Polls
 from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.payload import Payloads
 from api.dialects.thingsboard.requests import OK, TIMED_OUT, TRANSPORT, as_json, device_of, int32, timeout_s
-from api.dialects.thingsboard.rpc import call_message, own_answer, rendered
+from api.dialects.thingsboard.rpc import CallIds, call_message, own_answer, rendered, waiting_for
 from api.dialects.thingsboard.settings import MAX_RPC_BYTES
 from api.transports.http import JSON, Request, Response, Route
 from engine.errors import BadInput
@@ -59,11 +59,9 @@ class CallRoutes:
             return as_json(own)
         if wait_s <= 0:
             return TIMED_OUT
-        with self._parts.replies.wait() as waiting:
-            message = call_message(
-                self._parts.intake, device, call, TRANSPORT,
-                request=next(self._requests), session=new_id(), reply_to=waiting.to,
-            )  # fmt: skip
+        ids = CallIds(new_id(), next(self._requests))
+        with waiting_for(self._parts.replies, device, ids) as waiting:
+            message = call_message(self._parts.intake, device, call, TRANSPORT, ids, waiting)
             await self._parts.intake.submit([message])
             answer = await request.wait(asyncio.ensure_future(waiting.next(wait_s)), wait_s + 1.0)
         return TIMED_OUT if answer is None else Response(200, rendered(answer), (JSON,))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from api.dialects.thingsboard.settings import DIALECT, MAX_MQTT_BYTES, SESSION_MAX_ASKED
 from api.intake import Intake
+from engine.bus import call_name
 from engine.message import Message
-from engine.replies import Answer
+from engine.replies import Answer, Replies, Waiting
 from engine.stores.commands import Pending
 from engine.stores.registry import Device
 
@@ -26,14 +27,27 @@ def own_answer(call: dict[str, Any], device: Device) -> Any:
     return {**limits, "gatewayRateLimits": {}} if device.is_gateway else limits
 
 
+class CallIds(NamedTuple):
+    """What a call is known by, besides the process that waits for its answer."""
+
+    session: str
+    request: int
+
+
+def waiting_for(replies: Replies, device: Device, ids: CallIds) -> Waiting:
+    """A place to wait for the answer to a device's call, to which its ids lead other messages too (`TB-S23`)."""
+    return replies.wait(call_name(device.tenant, ids.session, str(ids.request)))
+
+
 def call_message(
-    intake: Intake, device: Device, call: dict[str, Any], transport: str, *, request: int, session: str, reply_to: str
+    intake: Intake, device: Device, call: dict[str, Any], transport: str, ids: CallIds, waiting: Waiting
 ) -> Message:
-    """The message of a device's call. Whoever answers it finds the caller by the three ids too (`TB-S23`)."""
-    ids = {"requestId": str(request), "sessionId": session, "serviceId": reply_to.partition("/")[0]}
+    """The message of a device's call, with the ids that lead to `waiting`."""
+    service = waiting.to.partition("/")[0]
+    metadata = {"requestId": str(ids.request), "sessionId": ids.session, "serviceId": service}
     return intake.message(
-        device, CALL, call, dialect=DIALECT, transport=transport, ts_ms=intake.stamp(device.id), metadata=ids,
-        reply_to=reply_to,
+        device, CALL, call, dialect=DIALECT, transport=transport, ts_ms=intake.stamp(device.id), metadata=metadata,
+        reply_to=waiting.to,
     )  # fmt: skip
 
 

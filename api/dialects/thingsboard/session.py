@@ -75,12 +75,14 @@ class DeviceLogin:
     honours_wills = False
 
     __slots__ = (
-        "_calls", "_downlinks", "_print", "_session", "_subscribed", "device", "download", "forms", "gateway", "images",
-        "parts", "payloads", "scope", "shared", "topics",
+        "_calls", "_downlinks", "_print", "_session", "_subscribed", "device", "download", "forms", "gateway", "id",
+        "images", "parts", "payloads", "scope", "shared", "topics",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, device: Device, print_: str, forms: Forms | None = None) -> None:
         self.scope = device.id
+        self.id = new_id()
+        """Names the session in metadata (`TB-S23`): client ids are one device's own."""
         self.forms = forms or shared.encodings.plain
         self.device = device
         self.topics = GATEWAY if device.is_gateway else DEVICE
@@ -159,11 +161,6 @@ class DeviceLogin:
         return verdict if verdict.first is None else await verdict.first()
 
     # What handlers use
-
-    @property
-    def id(self) -> str:
-        """Names the session in metadata (`TB-S23`)."""
-        return self._session.client_id if self._session is not None else new_id()
 
     @property
     def alive(self) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from api.dialects.thingsboard.encodings import Form
 from api.dialects.thingsboard.payload import attributes_message, raw_message, telemetry_messages
-from api.dialects.thingsboard.rpc import call_message, own_answer
+from api.dialects.thingsboard.rpc import CallIds, call_message, own_answer, waiting_for
 from api.dialects.thingsboard.settings import MQTT
 from api.dialects.thingsboard.topics import Verdict
 from api.transports.mqtt.dialect import Accepted
@@ -67,10 +67,9 @@ def call(session: DeviceLogin, body: bytes, numbers: tuple[int, ...], *, answer:
     if own is not None:
         session.answer(f"{answer}{id}", session.forms.down[form].own_answer(id, own))
         return PASSED
-    waiting = session.parts.replies.wait()
-    message = call_message(
-        session.parts.intake, session.device, asked, MQTT, request=id, session=session.id, reply_to=waiting.to
-    )
+    ids = CallIds(session.id, id)
+    waiting = waiting_for(session.parts.replies, session.device, ids)
+    message = call_message(session.parts.intake, session.device, asked, MQTT, ids, waiting)
 
     async def tell() -> None:
         answered = await waiting.next(session.parts.settings.rpc_s)

@@ -6,12 +6,13 @@ import asyncio
 import time
 from typing import Any
 
+import aiomqtt
 import httpx
 import msgspec
 import pytest
 
 from api.dialects.thingsboard.settings import Settings
-from tests.api.dialects.thingsboard.site import Site
+from tests.api.dialects.thingsboard.site import TOKEN, Site
 from tests.api.stack import TENANT
 from tests.engine.toy import until
 
@@ -279,6 +280,52 @@ async def test_a_call_is_a_message_with_three_ids(redis_url: str) -> None:
             assert message.metadata["serviceId"] == site.replies.process
             assert message.metadata["sessionId"]
         assert len({message.metadata["requestId"] for message in messages}) == 2
+
+
+@pytest.mark.spec("TB-S23")
+@pytest.mark.parametrize("over", ["http", "mqtt"])
+async def test_another_message_with_the_three_ids_answers_later(site: Site, over: str) -> None:
+    kinds = {"RPC Request from Device": "save ids", "Post telemetry": "ids"}
+    await site.deploy({"chain": "root", "start": "by type", "nodes": {
+        "by type": {"kind": "message_type_switch", "to": kinds},
+        "save ids": {"kind": "script", "config": {"source": """
+            return {msg = {serviceId = metadata.serviceId, sessionId = metadata.sessionId,
+                           requestId = metadata.requestId}, msgType = "POST_ATTRIBUTES_REQUEST"}
+        """}, "to": {"Success": "keep"}},
+        "keep": {"kind": "save_attributes", "config": {"scope": "SERVER_SCOPE"}},
+        "ids": {"kind": "script", "config": {"source": """
+            for key, value in pairs(msg.ids) do metadata[key] = value end
+            return {msg = {answer = msg.answer}, metadata = metadata}
+        """}, "to": {"Success": "reply"}},
+        "reply": {"kind": "rpc_reply"},
+    }})  # fmt: skip
+    other = await site.device("other", token="OTHER")
+    body = '{"method":"getTime","params":{}}'
+
+    async def ids() -> dict[str, Any]:
+        """The ids of the call, once the chain has seen it."""
+        found = (await site.attributes.read(TENANT, site.d1.id))["SERVER"]
+        return {key: each.value for key, each in found.items()}
+
+    async def answer() -> None:
+        await until(ids)
+        await site.http.post(f"/api/v1/{other.name.upper()}/telemetry", json={"ids": await ids(), "answer": 42})
+
+    if over == "http":
+        calling = asyncio.create_task(site.post("rpc?timeout=9000", body))
+        await answer()
+        told = await calling
+        assert (told.status_code, told.json()) == (200, {"answer": 42})
+    else:
+        async with aiomqtt.Client("127.0.0.1", site.mqtt_port, username=TOKEN, timeout=5) as client:
+            await client.subscribe("v1/devices/me/rpc/response/+", qos=1)
+            await client.publish("v1/devices/me/rpc/request/7", body, qos=1)
+            await answer()
+            async with asyncio.timeout(9):
+                message = await anext(aiter(client.messages))
+            assert (str(message.topic), message.payload) == ("v1/devices/me/rpc/response/7", b'{"answer":42}')
+    # Whoever answers once more finds nobody.
+    assert site.replies.named == {}
 
 
 @pytest.mark.spec("TB-S22", "TB-S15")
