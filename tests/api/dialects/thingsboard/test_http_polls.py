@@ -103,6 +103,7 @@ async def test_a_poll_that_names_no_time_gets_the_default_and_none_more_than_the
     async with Site(redis_url, settings=Settings(poll_s=0.2, max_poll_s=0.4)) as site:
         for query in ("", "?timeout=", "?timeout=0", "?timeout=999999999"):
             assert (await site.get(f"attributes/updates{query}", timeout=5)).status_code == 408
+    assert (Settings().poll_s, Settings().max_poll_s) == (60, 300)
 
 
 @pytest.mark.spec("TB-S18")

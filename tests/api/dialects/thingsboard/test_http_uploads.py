@@ -102,6 +102,15 @@ async def test_the_clients_time_is_kept(site: Site) -> None:
     assert {ts_ms for _, ts_ms, _ in points} == {TS}
 
 
+@pytest.mark.spec("TB-S4")
+@pytest.mark.parametrize("body", ['{"ts":5,"value":1}', '[{"ts":5,"value":1}]'])
+async def test_a_ts_without_values_is_a_key_like_others(site: Site, body: str) -> None:
+    assert (await site.post("telemetry", body)).status_code == 200
+    points = await site.points(site.d1)
+    assert {key: value for key, _, value in points} == {"ts": 5, "value": 1}
+    assert all(ts_ms > TS for _, ts_ms, _ in points)
+
+
 @pytest.mark.spec("TB-13", "TB-S4", "G-18")
 async def test_one_message_for_each_instant(redis_url: str) -> None:
     async with Site(redis_url, work=False) as site:
@@ -185,7 +194,8 @@ async def test_nothing_to_store_is_fine(redis_url: str, body: str) -> None:
 
 @pytest.mark.spec("TB-S7")
 @pytest.mark.parametrize(
-    "body", ["{a: b}", "{'a':'b'}", "// so\n{a:b}", "# so\n{a:b}", "/* so */{a:b}", "{a=b}", "{a=>b;}".replace(";", "")]
+    "body",
+    ["{a: b}", "{'a':'b'}", "// so\n{a:b}", "# so\n{a:b}", "/* so */{a:b}", "{a=b}", "{a=>b}", "{none:null;a:b}"],
 )
 async def test_lenient_bodies(site: Site, body: str) -> None:
     assert (await site.post("telemetry", body)).status_code == 200

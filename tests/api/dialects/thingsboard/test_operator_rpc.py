@@ -132,6 +132,18 @@ async def test_a_one_way_call_is_answered_as_soon_as_it_is_delivered(site: RpcSi
 
 
 @pytest.mark.spec("TB-X4")
+@pytest.mark.parametrize(("asked", "granted_ms"), [({}, 10_000), ({"timeout": 1}, 5000), ({"timeout": 7000}, 7000)])
+async def test_a_call_has_ten_seconds_unless_it_says_and_five_at_least(
+    redis_url: str, asked: Any, granted_ms: int
+) -> None:
+    async with RpcSite(redis_url, work=False) as site:
+        before = now_ms()
+        shown = (await site.admin.get(f"/api/rpc/persistent/{await site.keep(**asked)}")).json()
+        assert before + granted_ms <= shown["expirationTime"] <= now_ms() + granted_ms
+        assert [each.metadata["timeout"] for each in await site.messages() if each.data == BODY] == [str(granted_ms)]
+
+
+@pytest.mark.spec("TB-X4")
 @pytest.mark.parametrize("kind", ["oneway", "twoway"])
 async def test_nobody_there_is_504_when_the_time_is_over(site: RpcSite, kind: str) -> None:
     answer = await site.call(kind, expirationTime=now_ms() + 300)
