@@ -121,6 +121,7 @@ async def run_api(
     from api.mail_delivery import deliverer
     from api.mqtt_dialects import MqttDialects
     from api.passwords import Passwords
+    from api.rate_limits import RateLimits
     from api.server_messages import ServerMessages
     from api.signing import signing_key
     from api.transports import http_chunks
@@ -198,7 +199,7 @@ async def run_api(
         tb_parts = ThingsBoardParts(
             auth=auth, intake=intake, replies=replies, commands=commands, attributes=attributes, live=live,
             registry=registry, claims=Claims(client), tellings=Tellings(client), firmware=firmware, rollouts=rollouts,
-            settings=chosen.thingsboard,
+            limits=RateLimits(chosen.thingsboard.rate_limit), settings=chosen.thingsboard,
         )  # fmt: skip
         live_values, mail = LiveValues(url), Mail(client, settings.mail_from, deliverer(settings))
         thethingsio = compose_thethingsio(

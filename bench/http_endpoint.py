@@ -32,6 +32,7 @@ def parts() -> Any:
     from api.auth import token_print
     from api.dialects.thingsboard.parts import Parts
     from api.intake import Intake
+    from api.rate_limits import RateLimits
     from engine.stores.registry import ACCESS_TOKEN, Device
 
     device = Device(id="d1", tenant="acme", name="d1")
@@ -56,7 +57,7 @@ def parts() -> Any:
     known = token_print(ACCESS_TOKEN, TOKEN)
     made: Any = {"auth": Auth(), "live": Live()}
     unused = ("replies", "commands", "attributes", "registry", "claims", "tellings", "firmware", "rollouts")
-    made |= dict.fromkeys(unused)
+    made |= dict.fromkeys(unused) | {"limits": RateLimits("")}
     return Parts(intake=Intake(Null(), None), **made), device  # type: ignore[arg-type]
 
 

@@ -23,6 +23,7 @@ def test_tables_are_read_from_the_environment_and_given_on() -> None:
         ("RULEMILL_THINGSBOARD", '{"type_kast": 1}', "thingsboard", "type_kast"),
         ("RULEMILL_THINGSBOARD", '{"type_kast": 1}', "thingsboard", "did you mean type_cast?"),
         ("RULEMILL_THINGSBOARD", '{"poll_s": "long"}', "thingsboard.poll_s", "float"),
+        ("RULEMILL_THINGSBOARD", '{"rate_limit": "10/s"}', "thingsboard.rate_limit", "regex"),
         ("RULEMILL_THETHINGSIO", '{"require_tls": 3}', "thethingsio.require_tls", "bool"),
     ],
 )

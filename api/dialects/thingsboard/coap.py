@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
@@ -39,6 +40,7 @@ from api.transports.coap import (
     NOT_FOUND,
     OCTETS,
     TOO_LARGE,
+    TOO_MANY_REQUESTS,
     UNAUTHORIZED,
     VALID,
     CoapError,
@@ -153,7 +155,7 @@ class ThingsBoardCoap:
     async def _call(self, request: Request, names: dict[str, str]) -> Response:
         device, parts = await self._device(names), self._parts
         call = self._payloads.call(_short(request.body))
-        own = own_answer(call, device)
+        own = own_answer(call, device, parts.settings.rate_limit)
         if own is not None:
             return _json(own)
         ids = CallIds(new_id(), next(self._requests))
@@ -227,11 +229,13 @@ class ThingsBoardCoap:
     # Who it is
 
     async def _device(self, names: dict[str, str]) -> Device:
-        """The device of the token in the path, which is thereby active; CoapError 4.01."""
+        """The device of the token in the path, which is thereby active; CoapError 4.01, and 4.29 (`TB-S40`)."""
         device = await self._parts.auth.find(token_print(ACCESS_TOKEN, names["token"]))
         if device is None or not device.enabled:
             raise CoapError(UNAUTHORIZED, "the access token is nobody's")
         self._parts.intake.heard(device)
+        if wait_s := self._parts.limits.take(device.id):
+            raise CoapError(TOO_MANY_REQUESTS, f"too many requests: the next in {math.ceil(wait_s)} s")
         return device
 
     async def _admitted(self, device: Device, token: str) -> None:

@@ -54,7 +54,7 @@ class CallRoutes:
         device = await device_of(self._parts, params)
         wait_s = self._wait_s(request)
         call = self._payloads.call(await request.body(MAX_RPC_BYTES))
-        own = own_answer(call, device)
+        own = own_answer(call, device, self._parts.settings.rate_limit)
         if own is not None:
             return as_json(own)
         if wait_s <= 0:

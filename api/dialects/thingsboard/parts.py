@@ -8,6 +8,7 @@ from api.auth import DeviceAuth
 from api.dialects.thingsboard.settings import Settings
 from api.intake import Intake
 from api.live import Live
+from api.rate_limits import RateLimits
 from engine.replies import Replies
 from engine.stores.attribute_store import Attributes
 from engine.stores.claims import Claims
@@ -33,4 +34,5 @@ class Parts:
     tellings: Tellings
     firmware: Firmware
     rollouts: Rollouts
+    limits: RateLimits
     settings: Settings = field(default_factory=Settings)

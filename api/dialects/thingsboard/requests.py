@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -30,7 +31,10 @@ _INT32: Final = 2**31
 
 
 async def device_of(parts: Parts, params: dict[str, str]) -> Device:
-    """The device of the token in the path, which is thereby active; 401 for nobody's token, and a disabled device's."""
+    """The device of the token in the path, which is thereby active.
+
+    401 for nobody's token and a disabled device's, 429 for one that asks too often (`TB-S40`).
+    """
     print_ = token_print(ACCESS_TOKEN, params["token"])
     device = parts.auth.known(print_)
     if isinstance(device, Unknown):
@@ -38,6 +42,8 @@ async def device_of(parts: Parts, params: dict[str, str]) -> Device:
     if device is None or not device.enabled:
         raise HttpError(401, "")
     parts.intake.heard(device)
+    if wait_s := parts.limits.take(device.id):
+        raise HttpError(429, "Too many requests", ((b"retry-after", b"%d" % math.ceil(wait_s)),))
     return device
 
 

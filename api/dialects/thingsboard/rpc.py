@@ -19,12 +19,13 @@ CALL: Final = "TO_SERVER_RPC_REQUEST"
 SESSION_LIMITS: Final = "getSessionLimits"
 
 
-def own_answer(call: dict[str, Any], device: Device) -> Any:
+def own_answer(call: dict[str, Any], device: Device, rate_limit: str) -> Any:
     """The answer to a call that is for the transport and not for the chain (`TB-X1`); None for every other."""
     if call["method"] != SESSION_LIMITS:
         return None
-    limits = {"maxPayloadSize": MAX_MQTT_BYTES, "maxInflightMessages": SESSION_MAX_ASKED, "rateLimits": {}}
-    return {**limits, "gatewayRateLimits": {}} if device.is_gateway else limits
+    rates = {"messages": rate_limit} if rate_limit else {}
+    limits = {"maxPayloadSize": MAX_MQTT_BYTES, "maxInflightMessages": SESSION_MAX_ASKED, "rateLimits": rates}
+    return {**limits, "gatewayRateLimits": rates} if device.is_gateway else limits
 
 
 class CallIds(NamedTuple):

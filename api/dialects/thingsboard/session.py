@@ -133,6 +133,8 @@ class DeviceLogin:
         if handle is None:
             return Close(f"a device may not publish to {topic[:100]!r}")
         self.parts.intake.heard(self.device)
+        if self.parts.limits.take(self.device.id):
+            return Close("the device publishes too often", Reason.QUOTA_EXCEEDED)
         forms = self.shared.encodings.known(self.device)
         if forms is None:
             return Accepted(first=partial(self._publish_soon, topic, payload))

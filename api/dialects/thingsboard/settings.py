@@ -7,6 +7,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from api.rate_limits import PATTERN
+
 DIALECT: Final = "tb"
 """Metadata `dialect` of its messages (`G-18`)."""
 MQTT: Final = "mqtt"
@@ -26,6 +28,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     type_cast: Annotated[bool, Meta(description="Numeric texts become numbers (`TB-S6`).")] = True
     max_text: Annotated[int, Meta(description="Longest text value in characters; 0 is no limit (`TB-S6`).")] = 0
+    rate_limit: Annotated[
+        str,
+        Meta(
+            pattern=PATTERN,
+            description="Requests and publications of one device in one process, as `count:seconds`, several with "
+            "commas between; empty is no limit (`TB-S40`).",
+        ),
+    ] = ""
     attribute_update_format: Annotated[
         Literal["flat", "seed"],
         Meta(description='`seed` wraps an update of the long poll as `{"client": …}` (`TB-34`).'),

@@ -63,7 +63,7 @@ def command_answer(session: DeviceLogin, body: bytes, numbers: tuple[int, ...], 
 def call(session: DeviceLogin, body: bytes, numbers: tuple[int, ...], *, answer: str, form: Form = Form.OWN) -> Verdict:
     """A call of the device; the chain's answer goes to the topic `answer` and the number (`TB-45`)."""
     asked, (id,) = session.forms.up[form].call(body), numbers
-    own = own_answer(asked, session.device)
+    own = own_answer(asked, session.device, session.parts.settings.rate_limit)
     if own is not None:
         session.answer(f"{answer}{id}", session.forms.down[form].own_answer(id, own))
         return PASSED

@@ -11,6 +11,7 @@ from api.dialects.thingsboard.mqtt import ThingsBoardMqtt
 from api.dialects.thingsboard.mqtt_provision import ProvisioningMqtt
 from api.dialects.thingsboard.parts import Parts
 from api.dialects.thingsboard.settings import Settings
+from api.rate_limits import RateLimits
 from api.transports.http import Surface
 from engine.message import Message, new_id, now_ms
 from engine.stores.registry import Device
@@ -40,7 +41,8 @@ class Site(Stack):
         parts = Parts(
             auth=self.auth, intake=self.intake, replies=self.replies, commands=self.commands,
             attributes=self.attributes, live=self.live, registry=self.registry, claims=self.claims,
-            tellings=Tellings(self.redis), firmware=self.firmware, rollouts=self.rollouts, settings=self.settings,
+            tellings=Tellings(self.redis), firmware=self.firmware, rollouts=self.rollouts,
+            limits=RateLimits(self.settings.rate_limit), settings=self.settings,
         )  # fmt: skip
         self.parts = parts
         surface, mqtt = ThingsBoardHttp(parts), ThingsBoardMqtt(parts)
