@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, Final, Literal, cast, get_args
 
 import msgspec
@@ -106,18 +106,19 @@ class Firmware:
         there is no room for it.
         """
         made = await self.describe(product, id, body, about or About())
-        known = {image.id: image for image in await self.list(product)}
-        if id not in known and len(known) >= MAX_A_PRODUCT:
-            raise BadInput(f"a product has at most {MAX_A_PRODUCT} images: delete one first")
         await self._make_sure_of_room(len(body))
-        old = known.get(id)
-        async with self._client.pipeline(transaction=True) as pipe:
+
+        def change(known: Mapping[str, Image], pipe: Any) -> None:
+            if id not in known and len(known) >= MAX_A_PRODUCT:
+                raise BadInput(f"a product has at most {MAX_A_PRODUCT} images: delete one first")
+            old = known.get(id)
             if body:
                 pipe.set(_bytes_key(product, made), body)
             pipe.hset(_images_key(product), id, msgspec.json.encode(made))
             if old is not None and old.md5 != made.md5:
                 pipe.unlink(_bytes_key(product, old))
-            await pipe.execute()
+
+        await self._change(product, change)
         return made
 
     async def describe(self, product: str, id: str, body: bytes, about: About) -> Image:
@@ -161,11 +162,14 @@ class Firmware:
 
     async def delete(self, product: str, id: str) -> None:
         """Forget an image; NotFound."""
-        image = await self.get(product, id)
-        async with self._client.pipeline(transaction=True) as pipe:
+
+        def change(known: Mapping[str, Image], pipe: Any) -> None:
+            if id not in known:
+                raise NotFound("firmware", id)
             pipe.hdel(_images_key(product), id)
-            pipe.unlink(_bytes_key(product, image))
-            await pipe.execute()
+            pipe.unlink(_bytes_key(product, known[id]))
+
+        await self._change(product, change)
 
     async def read(self, product: str, image: Image, start: int, stop: int) -> AsyncIterator[bytes]:
         """Bytes `start` to `stop` (without it) in pieces; NotFound when the image was replaced meanwhile."""
@@ -176,6 +180,23 @@ class Firmware:
             if len(piece) != end - at:
                 raise NotFound("firmware", image.id)
             yield piece
+
+    async def _change(self, product: str, change: Callable[[Mapping[str, Image], Any], None]) -> None:
+        """Do in one step what `change`, given the product's images by id, queues; anew if somebody else was faster."""
+        key = _images_key(product)
+        # Its own types do not know what is done at once, as the key is watched.
+        pipe: Any
+        async with self._client.pipeline(transaction=True) as pipe:
+            while True:
+                await pipe.watch(key)
+                blobs = await pipe.hvals(key)
+                pipe.multi()
+                change({image.id: image for image in map(_decode, blobs)}, pipe)
+                try:
+                    await pipe.execute()
+                    return
+                except redis.WatchError:
+                    continue
 
     async def _make_sure_of_room(self, size: int) -> None:
         memory: dict[str, Any] = await self._client.info("memory")
