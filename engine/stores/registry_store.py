@@ -257,10 +257,6 @@ class Registry:
         """Forget a device and its credentials; NotFound. What it has stored elsewhere is the caller's to delete."""
         return await self._writes.delete(tenant, (await self.device(tenant, id)).id)
 
-    async def has_handout(self, device: str) -> bool:
-        """Whether there is a credential that the device shall be told."""
-        return bool(await self._client.hexists(handouts.HANDOUTS, device))
-
     async def take_handout(self, device: str) -> Credential | None:
         """The credential that a device shall be told; it is forgotten here. None if there is none."""
         async with self._client.pipeline(transaction=True) as pipe:
