@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import socketio
 
 from api.transports.http_exchange import Asgi
+from api.transports.socketio.exchange import MAX_BODY_BYTES
+from api.transports.socketio.guard import Guard
 from api.transports.socketio.neighbours import Neighbours
-from api.transports.socketio.translation import MAX_BODY_BYTES, Translation
+from api.transports.socketio.sessions import Sessions
+from api.transports.socketio.translation import Translation
 
 PING_INTERVAL_S, PING_TIMEOUT_S = 25, 5
 PATH: Final = "socket.io"
@@ -17,7 +20,7 @@ PATH: Final = "socket.io"
 
 
 class SocketIo:
-    """The library's server, behind the translation and the neighbours. `application` goes into the front."""
+    """The library's server, behind guard, translation and neighbours. `application` goes into the front."""
 
     def __init__(
         self, namespaces: list[socketio.AsyncNamespace], redis_url: str, ping_interval_s: float = PING_INTERVAL_S
@@ -30,20 +33,18 @@ class SocketIo:
         )  # fmt: skip
         for namespace in namespaces:
             self.server.register_namespace(namespace)
-        sessions: dict[str, Any] = self.server.eio.sockets
-        application = socketio.ASGIApp(self.server, socketio_path=PATH)
-        translated = Translation(application, sessions.__contains__, ping_interval_s, PING_TIMEOUT_S)
+        engine = self.server.eio
+        self._sessions = Sessions(engine)
+        application = Guard(socketio.ASGIApp(self.server, socketio_path=PATH), self._sessions)
+        translated = Translation(application, self._sessions, ping_interval_s, PING_TIMEOUT_S)
         self._neighbours = Neighbours(translated, redis_url, ping_interval_s + 2 * PING_TIMEOUT_S)
         self.application: Asgi = self._neighbours
-        engine = self.server.eio
         new_id: Callable[[], str] = engine.generate_id
         engine.generate_id = lambda: self._neighbours.own(new_id())
 
     def waiting(self, namespace: str, sid: str) -> int:
         """Packets that a client of a namespace has not taken yet."""
-        engine_sid = self.server.manager.eio_sid_from_sid(sid, namespace)
-        session = self.server.eio.sockets.get(engine_sid)
-        return 0 if session is None else int(session.queue.qsize())
+        return self._sessions.waiting(self.server.manager.eio_sid_from_sid(sid, namespace))
 
     async def start(self) -> None:
         """Hear neighbours; raises redis ConnectionError when Redis is away."""
