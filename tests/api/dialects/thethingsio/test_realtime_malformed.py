@@ -164,6 +164,16 @@ async def test_an_open_poll_ends_with_its_session(redis_url: str, revision: str,
         one_line(told, "x")
 
 
+async def test_events_named_like_the_librarys_own_are_nothing(redis_url: str, told: list[str]) -> None:
+    async with world(redis_url) as w, raw(w) as client:
+        for name in ("connect", "disconnect", "connect_error", "*", "__disconnect_final", "stop"):
+            for brought in ([], [{}], [1, 2, 3, 4]):
+                await client.emit(name, *brought)
+        await client.emit("subscribe", {"resource": "/nowhere"}, 1, 2, 3)
+        assert (await client.heard())[0] == "subscribe"
+        assert told == []
+
+
 async def test_an_upgrade_that_is_none_ends_the_session(redis_url: str, told: list[str]) -> None:
     async with world(redis_url) as w, neighbour(w), aiohttp.ClientSession() as session:
         url = await polling(session, w, "4")
