@@ -62,19 +62,12 @@ step "The server's clock"
 as_user -i -X GET "$API/v2/utils/date/?format=UTC"
 
 step "An alert, from its raising to its end"
-alert=$(curl -sS -i -H "Accept: application/json" \
-  -H "Content-Type: application/json" \
-  -H "Authorization: $TOKEN" \
-  -d '{"thingId": "'"$THING"'", "type": "Help", "severity": "MAJOR", "details": "I have fallen"}' \
-  -X POST "$API/v2/me/alerts" -k)
+alert=$(as_user -i -d '{"thingId": "'"$THING"'", "type": "Help", "severity": "MAJOR", "details": "I have fallen"}' \
+  -X POST "$API/v2/me/alerts")
 printf '%s' "$alert"
 ALERT=$(printf '%s' "$alert" | tail -n 1 | member id)
-curl -sS -i -H "Accept: application/json" \
-  -H "Authorization: $TOKEN" \
-  -X GET "$API/v2/me/alerts?active=true&limit=1" -k
-curl -sS -i -H "Accept: application/json" \
-  -H "Authorization: $TOKEN" \
-  -X DELETE "$API/v2/me/alerts/$ALERT" -k
+as_user -i -X GET "$API/v2/me/alerts?active=true&limit=1"
+as_user -i -X DELETE "$API/v2/me/alerts/$ALERT"
 
 step "An object, from its making to its end"
 as_user -i -d '{"_id": "25", "name": "Dubstep"}' -X POST "$API/v2/classes/me/Playlists"
