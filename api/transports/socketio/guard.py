@@ -52,7 +52,7 @@ class Guard:
             text = message.get("text")
             if text == CLOSE:
                 return await end(NORMAL)
-            if reason := fault(message["bytes"] if text is None else text, upgrade=True):
+            if reason := fault(text if text is not None else message["bytes"], upgrade=True):
                 await self._sessions.refuse(scope, sid, reason)
                 return await end(PROTOCOL_ERROR, reason)
             return message

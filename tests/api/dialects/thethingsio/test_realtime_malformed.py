@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
+from api.transports.http import Front
+from api.transports.socketio.server import SocketIo
 from tests.api.dialects.thethingsio.test_realtime_raw import raw
 from tests.api.dialects.thethingsio.world import World, world
 
@@ -183,6 +185,26 @@ async def test_an_upgrade_that_is_none_ends_the_session(redis_url: str, told: li
         one_line(told, "nonsense")
         async with session.get(url) as answer:
             assert (answer.status, (await answer.json(content_type=None))["code"]) == (400, 1)
+
+
+async def test_a_packet_that_came_by_another_process(redis_url: str, told: list[str]) -> None:
+    async with world(redis_url) as w, neighbour(w), aiohttp.ClientSession() as session:
+        other = SocketIo(redis_url)
+        await other.start()
+        try:
+            elsewhere = await w.stack.listen(app=Front([], mounts={"socket.io": other.application}))
+            url = await polling(session, w, "4")
+            async with session.post(url.replace(w.url, elsewhere), data="x") as answer:
+                assert (answer.status, await answer.text()) == (400, '{"code":3,"message":"Bad request"}')
+            one_line(told, "x")
+            url = (await polling(session, w, "4")).replace("polling", "websocket")
+            async with session.ws_connect(url.replace(w.url, elsewhere)) as socket:
+                await socket.send_str("x")
+                assert await closed(socket) == 1002
+            one_line(told, "x")
+            await no_clients_but_one(w)
+        finally:
+            await other.stop()
 
 
 async def test_many_packets_in_one_body_are_all_heard(redis_url: str, told: list[str]) -> None:
