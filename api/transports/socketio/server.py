@@ -31,6 +31,7 @@ class SocketIo:
             # Clients of revision 3 are always in the first namespace as well.
             namespaces=["/"],
         )  # fmt: skip
+        self._stopped = False
         engine = self.server.eio
         self._sessions = Sessions(engine)
         application = Guard(socketio.ASGIApp(self.server, socketio_path=PATH), self._sessions)
@@ -73,6 +74,8 @@ class SocketIo:
         await self._neighbours.start()
 
     async def stop(self) -> None:
-        """Look after sessions no more, and break off what is passed on; the front ends connections."""
-        await self.server.shutdown()
+        """Look after sessions no more, and break off what is passed on; the front ends connections. Twice is once."""
+        if not self._stopped:
+            self._stopped = True
+            await self.server.shutdown()  # fails when it is called again
         await self._neighbours.stop()
