@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 from msgspec.structs import replace
 from prometheus_client import Counter
@@ -15,6 +15,7 @@ from api.activity import Activity
 from engine import metrics
 from engine.ingress import Ingress
 from engine.message import Message, new_id
+from engine.refused_points import STORE_REFUSED
 from engine.replies import Answer, Replies
 from engine.stores.registry import Device
 
@@ -59,6 +60,16 @@ class Stamps:
                 OVERWRITTEN.inc()
         self._now[device_id] = stamp
         return stamp
+
+
+class Failure(NamedTuple):
+    """Why a message that was accepted is not kept, or not yet.
+
+    `cause` is "chain" (a node failed), "store" (it never takes a value) or "time"; `reason` may name nodes.
+    """
+
+    cause: Literal["chain", "store", "time"]
+    reason: str
 
 
 class Intake:
@@ -155,18 +166,24 @@ class Intake:
 
         Empty when all went well, else why one failed, or that they did not end in time. Raises Refused.
         """
+        failure = await self.settle(messages, timeout_s)
+        return failure.reason if failure is not None else ""
+
+    async def settle(self, messages: Sequence[Message], timeout_s: float) -> Failure | None:
+        """Store messages and wait for their end; the first failure, None when all went well. Raises Refused."""
         left = len(messages)
         deadline = time.monotonic() + timeout_s
         with self._replies.wait() as waiting:
             await self.store([replace(message, reply_to=waiting.to, awaited=True) for message in messages])
-            failure = ""
+            failure: Failure | None = None
             while left:
                 answer = await waiting.next(max(deadline - time.monotonic(), 0.0))
                 if answer is None:
-                    return failure or f"not finished within {timeout_s:g} s"
+                    return failure or Failure("time", f"not finished within {timeout_s:g} s")
                 if answer.kind == "end":
                     left -= 1
-                    failure = failure or answer.error
+                    if answer.error and failure is None:
+                        failure = Failure("store" if answer.error.startswith(STORE_REFUSED) else "chain", answer.error)
         return failure
 
 

@@ -14,6 +14,7 @@ import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from api.listeners import Listeners
 from engine.bus import BUS
 from engine.errors import Refused
 from engine.service import end
@@ -32,8 +33,8 @@ class Live:
     """Tells listeners what the bus says of their device. Callbacks run in the event loop and must not wait."""
 
     def __init__(self, redis_url: str) -> None:
-        self._listeners: dict[str, dict[object, Heard]] = {}
-        self._lost: dict[object, Callable[[], None]] = {}
+        self._listeners: Listeners[[str, Any]] = Listeners("a device")
+        self._lost: Listeners[[]] = Listeners("breaks")
         self._subscriber = Subscriber(redis_url, "live", [BUS], self._handle, self._tell_lost)
 
     async def start(self) -> None:
@@ -46,27 +47,11 @@ class Live:
 
     def listen(self, device_id: str, callback: Heard) -> Callable[[], None]:
         """Call back for everything about a device; gives what ends that (may be called twice)."""
-        key = object()
-        self._listeners.setdefault(device_id, {})[key] = callback
-
-        def remove() -> None:
-            listeners = self._listeners.get(device_id)
-            if listeners is not None:
-                listeners.pop(key, None)
-                if not listeners:
-                    del self._listeners[device_id]
-
-        return remove
+        return self._listeners.add(callback, device_id)
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back when something may have been missed: look for yourself. Gives what ends that."""
-        key = object()
-        self._lost[key] = callback
-
-        def remove() -> None:
-            self._lost.pop(key, None)
-
-        return remove
+        return self._lost.add(callback)
 
     def _handle(self, _: str, payload: bytes) -> None:
         try:
@@ -74,18 +59,10 @@ class Live:
         except msgspec.MsgspecError as error:
             log.error("what the bus says cannot be read: %s", error)
             return
-        for callback in list(self._listeners.get(device, {}).values()):
-            try:
-                callback(kind, body)
-            except Exception:
-                log.exception("a listener to %s failed", kind)
+        self._listeners.tell(device, kind, body)
 
     def _tell_lost(self) -> None:
-        for callback in list(self._lost.values()):
-            try:
-                callback()
-            except Exception:
-                log.exception("a listener failed")
+        self._lost.tell("")
 
 
 class Recheck:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from api.listeners import Listeners
 from engine.commit import values_channel
 from engine.wire import Subscriber
 
@@ -40,8 +41,8 @@ class LiveValues:
     """Tells listeners the values of their tenant's devices."""
 
     def __init__(self, redis_url: str) -> None:
-        self._listeners: dict[str, dict[object, Heard]] = {}
-        self._lost: dict[object, Callable[[], None]] = {}
+        self._listeners: Listeners[[Sequence[Told]]] = Listeners("values")
+        self._lost: Listeners[[]] = Listeners("breaks")
         # A channel that nobody speaks on: a subscription needs one to begin with.
         self._subscriber = Subscriber(redis_url, "live-values", [PREFIX], self._handle, self._tell_lost)
         self._changing = asyncio.Lock()
@@ -59,17 +60,17 @@ class LiveValues:
 
         Raises redis ConnectionError when Redis is away.
         """
-        key = object()
         async with self._changing:
             if tenant not in self._listeners:
                 await self._subscriber.add(values_channel(tenant))
-            self._listeners.setdefault(tenant, {})[key] = callback
+            unlisten = self._listeners.add(callback, tenant)
 
         async def remove() -> None:
             async with self._changing:
-                listeners = self._listeners.get(tenant, {})
-                listeners.pop(key, None)
-                if not listeners and self._listeners.pop(tenant, None) is not None:
+                if tenant not in self._listeners:
+                    return
+                unlisten()
+                if tenant not in self._listeners:
                     # A lost connection ends the subscription too, and it is not made anew.
                     with suppress(RedisConnectionError):
                         await self._subscriber.remove(values_channel(tenant))
@@ -78,13 +79,7 @@ class LiveValues:
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back when something may have been missed. Gives what ends that."""
-        key = object()
-        self._lost[key] = callback
-
-        def remove() -> None:
-            self._lost.pop(key, None)
-
-        return remove
+        return self._lost.add(callback)
 
     def _handle(self, channel: str, payload: bytes) -> None:
         try:
@@ -92,15 +87,7 @@ class LiveValues:
         except msgspec.MsgspecError as error:
             log.error("what is told of values cannot be read: %s", error)
             return
-        for callback in list(self._listeners.get(channel.removeprefix(PREFIX), {}).values()):
-            try:
-                callback(told)
-            except Exception:
-                log.exception("a listener to values failed")
+        self._listeners.tell(channel.removeprefix(PREFIX), told)
 
     def _tell_lost(self) -> None:
-        for callback in list(self._lost.values()):
-            try:
-                callback()
-            except Exception:
-                log.exception("a listener failed")
+        self._lost.tell("")

@@ -22,7 +22,7 @@ from engine.failpoints import failpoint
 from engine.feed import WRITE_AT_MOST, Feed, Put
 from engine.leases import Owned
 from engine.message import Point
-from engine.refused_points import RefusedPoint, bury
+from engine.refused_points import STORE_REFUSED, RefusedPoint, bury
 from engine.service import end
 from engine.spool import Piece, Spool, SpoolReader
 from engine.stores.timeseries import Timeseries
@@ -217,7 +217,7 @@ class PointsWriter:
         owners = [piece for piece in pieces for _ in piece.points]
         points = [point for piece in pieces for point in piece.points]
         for i, reason in refused:
-            owners[i].refused[points[i].tenant, points[i].device] = f"store refused the point: {reason}"
+            owners[i].refused[points[i].tenant, points[i].device] = STORE_REFUSED + reason
         await bury(
             self._wire,
             [

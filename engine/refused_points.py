@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -14,6 +14,9 @@ from engine.effects import DeadLetter
 from engine.message import Message, Point, now_ms
 from engine.partitions import Keys
 from engine.wire import Argument, Reply, Wire, failed
+
+STORE_REFUSED: Final = "store refused the point: "
+"""How the reason begins, before the store's own."""
 
 
 class RefusedPoint(NamedTuple):
@@ -44,7 +47,7 @@ def _letter(id: str, refused: RefusedPoint) -> DeadLetter:
         id=id, ts_ms=point.ts_ms, tenant=point.tenant, type="POST_TELEMETRY_REQUEST", originator=point.device,
         data={point.key: _shown(point.value)},
     )  # fmt: skip
-    return DeadLetter(id, message, "", "", 0, f"store refused the point: {refused.reason}", now_ms())
+    return DeadLetter(id, message, "", "", 0, STORE_REFUSED + refused.reason, now_ms())
 
 
 def _id_of(point: Point) -> str:

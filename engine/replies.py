@@ -18,8 +18,9 @@ _decode = msgspec.msgpack.Decoder(tuple[str, str, Any, str]).decode
 
 
 class Answer(NamedTuple):
-    """What came: kind "reply" (the chain's answer), "end" (every copy has ended, `error` if one failed) or "delivered"
-    (a one-way command was handed to a session of the device)."""
+    """What came: kind "reply" (the chain's answer), "end" (every copy has ended, `error` if one failed; it begins with
+    `STORE_REFUSED` when the telemetry store never takes a point) or "delivered" (a one-way command was handed to a
+    session of the device)."""
 
     kind: str
     data: Any

@@ -22,6 +22,7 @@ from nodes import (
     NodeSpec,
     Outcomes,
     Relation,
+    Reply,
     Retry,
     ScriptError,
 )
@@ -32,6 +33,8 @@ from nodes.codecs.records import Record, by_timestamp, records, transform_result
 from nodes.codecs.values import check_value, decode_json
 
 TELEMETRY: Final = "POST_TELEMETRY_REQUEST"
+PARSE: Final = "PARSE_REQUEST"
+"""Its sender waits for what was decoded, and has to know nothing from no answer."""
 
 _CODEC_OF_CT: Final = {"json": "json", "cbor": "cbor", "proto": "protobuf"}
 _RAW_MEMBERS: Final = frozenset({"raw_b64", "hex", "bytes"})
@@ -77,9 +80,10 @@ class Decode(Node):
             '`{"temp": {"lat": 52.2, "lon": 26.3}}`); records without a time are of the time the message was received. '
             "One invalid record fails the whole message. A custom format is read by a transform function: it gets "
             "`msg` as `{hex, raw_b64, bytes}` and returns records, an object of values by key, or nothing, which ends "
-            "the message without a failure. The message definition of Protocol Buffers and the function are those of "
-            "the product named by metadata `productId`, unless the configuration has its own. A Protocol Buffers "
-            "message whose root has no records is given to the transform function as an object."
+            "the message without a failure (and, with shape `plain`, is the answer to a PARSE_REQUEST). The message "
+            "definition of Protocol Buffers and the function are those of the product named by metadata `productId`, "
+            "unless the configuration has its own. A Protocol Buffers message whose root has no records is given to "
+            "the transform function as an object."
         ),
         config=Config,
         relations=(
@@ -191,6 +195,8 @@ class Decode(Node):
         if found:
             made[i] = found
         else:
+            if message.type == PARSE and message.reply_to and self.config.shape == "plain":
+                out.effect(i, Reply(None))
             out.discard(i, "the transform function gave nothing")
 
     async def _script(self, message: Message, ctx: Context) -> Script:

@@ -30,6 +30,7 @@ from api.transports.http_exchange import (
     Send,
     Stream,
     TooLarge,
+    client_address,
 )
 from api.transports.http_feed import Feed
 from engine.errors import BadInput, Refused
@@ -182,10 +183,11 @@ class Front:
             request.release()
 
     def _seen(self, scope: Scope) -> Scope:
-        """The scope for an application that does not know our proxies: of TLS, where the client's side has it."""
+        """The scope for an application that does not know our proxies: with what they tell of address and TLS."""
         client = scope.get("client")
         if not client or client[0] not in self._held.trusted_proxies:
             return scope
+        scope = {**scope, "client": (client_address(scope, self._held.trusted_proxies), 0)}
         told = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
         if told[:1] != [b"https"]:
             return scope

@@ -77,6 +77,22 @@ class Stream:
     chunks: AsyncIterator[bytes]
 
 
+def client_address(scope: Scope, trusted_proxies: frozenset[str]) -> str:
+    """Address of the client: the peer's, or what a proxy that we trust tells of it.
+
+    Of several that it tells, the last one that is no such proxy: those before it are the client's own words.
+    """
+    client = scope.get("client")
+    address: str = client[0] if client else ""
+    if address in trusted_proxies:
+        told = next((value for name, value in scope["headers"] if name == b"x-forwarded-for"), b"")
+        for each in reversed(told.decode("latin-1").split(",")):
+            address = each.strip() or address
+            if address not in trusted_proxies:
+                break
+    return address
+
+
 class Request:
     """One request. `segments` are the parts of the path, percent-decoded, without a trailing slash (`G-27`)."""
 
@@ -140,17 +156,8 @@ class Request:
 
     @property
     def client(self) -> str:
-        """Address of the client: the peer's, or what a proxy that we trust tells of it.
-
-        Of several that it tells, the last one that is no such proxy: those before it are the client's own words.
-        """
-        address = self.peer
-        if address in self._held.trusted_proxies:
-            for told in reversed((self.header("x-forwarded-for") or "").split(",")):
-                address = told.strip() or address
-                if address not in self._held.trusted_proxies:
-                    break
-        return address
+        """Address of the client: the peer's, or what a proxy that we trust tells of it."""
+        return client_address(self.scope, self._held.trusted_proxies)
 
     @property
     def tls(self) -> bool:

@@ -45,7 +45,7 @@ class Feed:
             return False
         if len(self._chunks) >= MAX_QUEUED:
             log.warning("a client that does not read its answer is cut off: %d chunks wait for it", MAX_QUEUED)
-            self._stop(cut=True)
+            self.cut()
             return False
         self._chunks.append(chunk)
         if self._writer is None:
@@ -55,6 +55,10 @@ class Feed:
     def end(self) -> None:
         """End the answer as it should end, after what was pushed."""
         self._stop(cut=False)
+
+    def cut(self) -> None:
+        """End the answer such that its client sees that something is missing."""
+        self._stop(cut=True)
 
     async def serve(self, cors: Sequence[Header], request: Request, send: Send) -> None:
         """Be the answer to a request until either side ends it; for the front."""

@@ -3,9 +3,10 @@ import json
 from typing import Any
 
 import cbor2
+import msgspec
 import pytest
 
-from nodes import BadInput, Message, Product
+from nodes import BadInput, Message, Product, Reply
 from nodes.codecs.formats import MAX_PRODUCTS
 from nodes.decode import Config, Decode
 from tests.nodes.codecs.definitions import Field, cloudthing_set, field, file, message_class, serialized
@@ -261,6 +262,23 @@ async def test_plain_with_a_type(config, data, expected):
 async def test_plain_nothing_ends_the_message():
     out = await run(build(Decode, shape="plain", codec="custom", source="return nil"), raw(b"ab"))
     assert list(out.discarded) == [0]
+    assert out.effects == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.spec("TTI-X12")
+@pytest.mark.parametrize(
+    ("type", "shape", "told"),
+    [
+        ("PARSE_REQUEST", "plain", [(0, Reply(None))]),
+        ("PARSE_REQUEST", "records", []),
+        ("DEVICE_EVENT", "plain", []),
+    ],
+)
+async def test_nothing_is_told_to_who_asked_what_was_parsed(type, shape, told):
+    asked = msgspec.structs.replace(raw(b"ab"), type=type, reply_to="p/1")
+    out = await run(build(Decode, shape=shape, codec="custom", source="return nil"), asked)
+    assert (list(out.discarded), out.effects) == ([0], told)
 
 
 @pytest.mark.asyncio

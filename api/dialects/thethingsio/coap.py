@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from api.auth import token_print
+from api.background import Background
 from api.dialects.thethingsio.bodies import decoded, object_of
 from api.dialects.thethingsio.dates import iso
 from api.dialects.thethingsio.parts import Parts
@@ -48,7 +49,7 @@ class ThingCoap:
     def __init__(self, parts: Parts, subscriptions: Subscriptions) -> None:
         self._parts, self._subscriptions = parts, subscriptions
         self._calls = ThingCalls(parts)
-        self._endings: set[asyncio.Task[None]] = set()
+        self._background = Background("observers of things")
         one = "/v2/things/{token}"
         self.routes: Sequence[Route] = (
             Route("POST", "/v2/things", _coded(self._activate)),
@@ -63,7 +64,7 @@ class ThingCoap:
 
     async def stop(self) -> None:
         """Wait until what was observed is let go."""
-        await asyncio.gather(*self._endings, return_exceptions=True)
+        await self._background.stop()
 
     async def admit(self, request: Request, names: dict[str, str]) -> None:
         """Let only things send long bodies."""
@@ -105,9 +106,7 @@ class ThingCoap:
         return watch
 
     def _let_go(self, watch: ThingToken) -> None:
-        task = asyncio.create_task(watch.end())
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
+        self._background.run(watch.end())
 
     async def _device(self, names: dict[str, str]) -> Device:
         try:

@@ -29,10 +29,10 @@ def compose(
     """Everything of the dialect; `stack` ends it. Who composes starts `sockets`."""
     subscriptions = Subscriptions(parts.live_values)
     http = ThethingsIoHttp(parts, subscriptions)
-    realtime = Realtime(parts, subscriptions)
-    sockets = SocketIo([realtime], redis_url, ping_interval_s)
-    realtime.waiting = sockets.waiting
+    sockets = SocketIo(redis_url, ping_interval_s)
+    realtime = Realtime(parts, subscriptions, sockets)
     stack.push_async_callback(http.stop)
+    stack.push_async_callback(realtime.stop)
     stack.push_async_callback(sockets.stop)
     coap = ThingCoap(parts, subscriptions)
     stack.push_async_callback(coap.stop)

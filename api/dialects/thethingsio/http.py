@@ -51,7 +51,7 @@ class ThethingsIoHttp:
 
     async def stop(self) -> None:
         """Say nothing more on open streams; the front ends them."""
-        self._streams.stop()
+        await self._streams.stop()
 
     def owns(self, request: Request) -> bool:
         """Everything under /v2 and /sgfx."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
-import socketio
 from redis.exceptions import RedisError
 
 from api.auth import token_print
+from api.background import Background
 from api.dialects.thethingsio.bodies import error_body
 from api.dialects.thethingsio.callers import INVALID_SESSION, Caller, Callers
 from api.dialects.thethingsio.dates import iso
@@ -22,6 +21,7 @@ from api.dialects.thethingsio.thing_calls import find_thing
 from api.dialects.thethingsio.watching import SessionEnd, ThingToken, Watch
 from api.live_values import Told
 from api.transports.http_exchange import HttpError
+from api.transports.socketio.server import SocketIo
 from engine.errors import BadInput, Refused
 from engine.stores.apps.objects import SHARED, Place, path_of, private
 from engine.stores.registry import THING_TOKEN
@@ -36,7 +36,7 @@ MOST_SUBSCRIPTIONS: Final = 100
 IN_LIBRARY: Final = 32
 """Of them, packets that may lie in the library's own queue, which has no bound."""
 
-End = Callable[[], Awaitable[None]]
+End = Callable[[], Coroutine[Any, Any, None]]
 Event = tuple[str, Any]
 
 
@@ -56,28 +56,42 @@ class _Client:
         """Of what the client says, one thing after the other, though the library begins all at once."""
 
 
-class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
-    """The namespace. `waiting` tells how many packets the library holds for a client."""
+Work = Callable[[_Client, Any], Awaitable[dict[str, Any]]]
+"""Does what a client says, and gives the answer."""
 
-    def __init__(self, parts: Parts, subscriptions: Subscriptions) -> None:
-        super().__init__(NAMESPACE)
-        self._parts, self._subscriptions = parts, subscriptions
+
+class Realtime:
+    """The namespace, on `sockets`."""
+
+    def __init__(self, parts: Parts, subscriptions: Subscriptions, sockets: SocketIo) -> None:
+        self._parts, self._subscriptions, self._sockets = parts, subscriptions, sockets
         self._callers = Callers(parts)
         self._clients: dict[str, _Client] = {}
-        self.waiting: Callable[[str, str], int] = lambda namespace, sid: 0
+        self._background = Background("live updates")
+        handlers = {
+            "connect": self._connected, "disconnect": self._disconnected, "authenticate": self._on_authenticate,
+            "subscribe": self._on_subscribe, "unsubscribe": self._on_unsubscribe,
+        }  # fmt: skip
+        sockets.serve(NAMESPACE, handlers)
 
-    # Connections
+    async def stop(self) -> None:
+        """Wait until subscriptions that have ended are let go."""
+        await self._background.stop()
 
-    async def on_connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
+    # Connections. A client may send events of these two names itself, with whatever it likes in them.
+
+    async def _connected(self, sid: str, environ: Any = None, *_: Any) -> None:
         """Somebody is there; who, they tell later."""
-        # A client may send an event of this name itself, with an environment of its own making.
-        if sid in self._clients or environ is not self.server.get_environ(sid, NAMESPACE):
-            return
-        client = self._clients[sid] = _Client(sid, environ["asgi.scope"].get("scheme") in ("https", "wss"))
-        client.writer = asyncio.create_task(self._write(client), name="realtime")
+        if sid not in self._clients and self._sockets.came_with(NAMESPACE, sid, environ):
+            client = self._clients[sid] = _Client(sid, environ["asgi.scope"].get("scheme") in ("https", "wss"))
+            client.writer = asyncio.create_task(self._write(client), name="realtime")
 
-    async def on_disconnect(self, sid: str, reason: Any = None) -> None:
+    async def _disconnected(self, sid: str, *_: Any) -> None:
         """Nobody is there any more."""
+        if not self._sockets.is_connected(NAMESPACE, sid):
+            await self._forget(sid)
+
+    async def _forget(self, sid: str) -> None:
         client = self._clients.pop(sid, None)
         if client is None:
             return
@@ -92,9 +106,9 @@ class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
         """Give events to the library no faster than its client takes them."""
         while True:
             event, data = await client.waiting.get()
-            while self.waiting(NAMESPACE, client.sid) > IN_LIBRARY:  # noqa: ASYNC110 - the library tells nobody
+            while self._sockets.waiting(NAMESPACE, client.sid) > IN_LIBRARY:  # noqa: ASYNC110 - the library tells nobody
                 await asyncio.sleep(0.02)
-            await self.emit(event, data, to=client.sid)
+            await self._sockets.emit(NAMESPACE, client.sid, event, data)
 
     def _say(self, client: _Client, event: str, data: Any) -> None:
         if client.cut or client.sid not in self._clients:
@@ -104,28 +118,15 @@ class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
         except asyncio.QueueFull:
             client.cut = True
             log.warning("a client that does not read is cut off: %d events wait for it", MOST_WAITING)
-            # Not through `disconnect`, which would queue behind all that it has not read.
-            self._spawn(self._cut(client))
+            self._background.run(self._cut(client.sid))
 
-    async def _cut(self, client: _Client) -> None:
-        await self.on_disconnect(client.sid)
-        with suppress(KeyError):
-            engine_sid = self.server.manager.eio_sid_from_sid(client.sid, NAMESPACE)
-            session = self.server.eio.sockets.get(engine_sid)
-            if session is not None:
-                await session.close(wait=False, abort=True)
-                session.queue.put_nowait(None)  # the writer of its connection ends, and closes it
-
-    _tasks: Final[set[asyncio.Task[None]]] = set()
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _cut(self, sid: str) -> None:
+        await self._forget(sid)
+        await self._sockets.cut(NAMESPACE, sid)
 
     # What clients say
 
-    async def on_authenticate(self, sid: str, data: Any = None, *_: Any) -> None:
+    async def _on_authenticate(self, sid: str, data: Any = None, *_: Any) -> None:
         """`{"sessionToken": …}` (`TTI-S31`)."""
         await self._answer(sid, "authenticate", self._authenticate, data)
 
@@ -139,23 +140,23 @@ class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
         client.caller = caller
         return {"status": "success", "message": "authenticated"}
 
-    async def on_subscribe(self, sid: str, data: Any = None, *_: Any) -> None:
+    async def _on_subscribe(self, sid: str, data: Any = None, *_: Any) -> None:
         """`{"resource": "/me/resources/temperature"}`, or `/things/{token}`, or `/classes/…` (`TTI-S32`)."""
         await self._answer(sid, "subscribe", self._subscribe, data)
 
-    async def on_unsubscribe(self, sid: str, data: Any = None, *_: Any) -> None:
+    async def _on_unsubscribe(self, sid: str, data: Any = None, *_: Any) -> None:
         """The same, ended."""
         await self._answer(sid, "unsubscribe", self._unsubscribe, data)
 
-    async def _answer(self, sid: str, event: str, work: Any, data: Any) -> None:
+    async def _answer(self, sid: str, event: str, work: Work, data: Any) -> None:
         client = self._clients.get(sid)
         if client is not None:
             self._say(client, event, await self._told(client, work, data))
 
-    async def _told(self, client: _Client, work: Any, data: Any) -> dict[str, Any]:
+    async def _told(self, client: _Client, work: Work, data: Any) -> dict[str, Any]:
         try:
             async with client.turn:
-                return await work(client, data)  # type: ignore[no-any-return]
+                return await work(client, data)
         except HttpError as error:
             return error_body(error.status, error.reason)
         except BadInput as error:
@@ -260,7 +261,7 @@ class Realtime(socketio.AsyncNamespace):  # type: ignore[misc]
         end = client.ends.pop(path, None)
         if end is not None:
             self._say(client, "subscribe", {**error, "resource": path})
-            self._spawn(end())
+            self._background.run(end())
 
 
 def _resource(data: Any) -> str:

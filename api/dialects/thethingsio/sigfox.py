@@ -35,6 +35,7 @@ log = logging.getLogger("rulemill.thethingsio")
 TRANSPORT: Final = "sigfox"
 PARSE: Final = "PARSE_REQUEST"
 """The type of the message whose answer is what the product's function gave."""
+UNANSWERED: Final = "the root chain does not answer parse requests"
 
 
 class SigfoxRoutes:
@@ -43,6 +44,8 @@ class SigfoxRoutes:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._devices, self._recent = NetworkDevices(parts.registry), RecentDeliveries()
+        self._unanswered: set[str] = set()
+        """Tenants whose chain did not answer, of which the log has been told."""
         self.answer_within_s = ANSWER_WITHIN_S
         path = "/sgfx/{product}/{key}"
         self.routes: Sequence[Route] = (Route("POST", path, self._callback), Route("GET", path, self._callback))
@@ -113,7 +116,21 @@ class SigfoxRoutes:
             raise Refused("the chain gave no answer in time")
         if found.error:
             raise BadInput(f"the uplink cannot be read: {found.error}")
-        return found.data if found.kind == "reply" else None
+        if found.kind != "reply":
+            self._warn(device.tenant)
+            raise Refused(UNANSWERED)
+        self._unanswered.discard(device.tenant)
+        return found.data
+
+    def _warn(self, tenant: str) -> None:
+        """Say what is missing, once until it is there."""
+        if tenant not in self._unanswered:
+            self._unanswered.add(tenant)
+            log.error(
+                "tenant %s: %s, so uplinks of Sigfox are refused: in the root chain, wire `Parse request` of the "
+                "message_type_switch to a decode node with shape `plain`, and its Success to rpc_reply",
+                tenant, UNANSWERED,
+            )  # fmt: skip
 
 
 def _dated(parsed: Any, ts_ms: int) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
 
+from api.background import Background
 from api.dialects.thethingsio.callers import Caller, Callers
 from api.dialects.thethingsio.dates import iso
 from api.dialects.thethingsio.parts import Parts
@@ -20,7 +22,11 @@ from api.transports.http import JSON, Feed, Request
 from engine.stores.apps.objects import Place
 from engine.stores.registry import Device
 
+log = logging.getLogger("rulemill.thethingsio")
+
 DEFAULT_MS, LEAST_MS, MOST_MS = 60_000, 1000, 3_600_000
+MOST_BEFORE: Final = 250
+"""Texts that may wait until the head is out; with one more the stream is cut off. A feed takes hardly more at once."""
 _SUBSCRIBED: Final = b'{"status":"success","message":"subscribed"}'
 _ALIVE: Final = b"{}"
 
@@ -31,15 +37,15 @@ def keep_alive_ms(request: Request) -> int:
 
 
 class JsonStream:
-    """An open answer. `begin` starts what speaks on it and gives what ends that."""
+    """An open answer. `closed` is called once it has ended, whichever side ended it."""
 
-    def __init__(self, keepalives: KeepAlives, every_ms: int, stop: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, keepalives: KeepAlives, every_ms: int, closed: Callable[[], None]) -> None:
         self.every_s, self.spoke_s = every_ms / 1000, 0.0
-        self._keepalives, self._stop = keepalives, stop
+        self._keepalives, self._closed = keepalives, closed
         self._feed: Feed | None = None
         self._before: list[bytes] = []
         """What was said before the head was out."""
-        self._over = False
+        self._over = self._missed = False
 
     def answer(self) -> Feed:
         """The answer that this stream is."""
@@ -51,14 +57,16 @@ class JsonStream:
         feed.push(_SUBSCRIBED)
         for text in self._before:
             feed.push(text)
-        if self._over:
+        if self._missed:
+            feed.cut()
+        elif self._over:
             feed.end()
         end = self._keepalives.add(self)
 
         def closed() -> None:
             self._feed = None
             end()
-            _background(self._stop())
+            self._closed()
 
         return closed
 
@@ -68,11 +76,17 @@ class JsonStream:
             return
         text = msgspec.json.encode(value)
         if self._feed is None:
-            if len(self._before) < 256:
-                self._before.append(text)
+            self._wait(text)
             return
         self.spoke_s = asyncio.get_running_loop().time()
         self._feed.push(text)
+
+    def _wait(self, text: bytes) -> None:
+        if len(self._before) < MOST_BEFORE:
+            self._before.append(text)
+        elif not self._missed:
+            self._missed = True
+            log.warning("a stream is cut off as it opens: more than %d texts came before", MOST_BEFORE)
 
     def finish(self, error: Any) -> None:
         """Send a last text, and end; nothing is said after it."""
@@ -90,25 +104,20 @@ class JsonStream:
             self._feed.push(_ALIVE)
 
 
-_tasks: Final[set[asyncio.Future[None]]] = set()
-
-
-def _background(work: Awaitable[None]) -> None:
-    task = asyncio.ensure_future(work)
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
-
-
 class Streams:
     """Makes the streams of a process."""
 
     def __init__(self, parts: Parts, callers: Callers, subscriptions: Subscriptions) -> None:
         self._parts, self._callers, self._subscriptions = parts, callers, subscriptions
-        self._keepalives = KeepAlives()
+        self._keepalives, self._background = KeepAlives(), Background("streams")
 
-    def stop(self) -> None:
-        """Send no more blanks; open streams are ended by the front."""
+    async def stop(self) -> None:
+        """Send no more blanks, and wait for what streams that have ended let go; open ones are ended by the front."""
         self._keepalives.stop()
+        await self._background.stop()
+
+    def _stream(self, every_ms: int, end: Callable[[], Coroutine[Any, Any, None]]) -> JsonStream:
+        return JsonStream(self._keepalives, every_ms, lambda: self._background.run(end()))
 
     async def of_resource(self, request: Request, caller: Caller, resource: str, thing: str | None) -> Feed:
         """New values of a resource, as `[{"value": 15, "id": thing}]` (`TTI-40`, `TTI-41`)."""
@@ -121,7 +130,7 @@ class Streams:
             stream.finish(error)
 
         watch = Watch(self._parts, self._callers, caller, resource, thing, value, ended)
-        stream = JsonStream(self._keepalives, every_ms, watch.end)
+        stream = self._stream(every_ms, watch.end)
         await watch.begin(self._subscriptions)
         return stream.answer()
 
@@ -134,7 +143,7 @@ class Streams:
             stream.say([{"key": key, "value": value, "datetime": date} for key, value in told.values.items()])
 
         watch = ThingToken(self._parts, device, print_, heard, lambda error: stream.finish(error))
-        stream = JsonStream(self._keepalives, every_ms, watch.end)
+        stream = self._stream(every_ms, watch.end)
         await watch.begin(self._subscriptions)
         return stream.answer()
 
@@ -148,10 +157,10 @@ class Streams:
         unlisten = self._parts.live.listen(place.topic, heard)
         ending = SessionEnd(self._parts, self._callers, caller, lambda error: stream.finish(error))
 
-        async def stop() -> None:
+        def closed() -> None:
             unlisten()
             ending.stop()
 
-        stream = JsonStream(self._keepalives, every_ms, stop)
+        stream = JsonStream(self._keepalives, every_ms, closed)
         ending.start()
         return stream.answer()

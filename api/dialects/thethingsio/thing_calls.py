@@ -14,7 +14,7 @@ from api.dialects.thethingsio.parts import Parts
 from api.dialects.thethingsio.reading import Asked, flag, shown, wanted
 from api.dialects.thethingsio.settings import DIALECT
 from api.dialects.thethingsio.thing_values import thing_messages
-from api.dialects.thethingsio.writing import How, Value, messages_of, submit
+from api.dialects.thethingsio.writing import How, Value, error_of, messages_of, submit
 from api.transports.http_exchange import HttpError
 from engine.errors import BadInput
 from engine.stores.apps.apps import DESCRIPTION, resource_fault
@@ -79,7 +79,9 @@ class ThingCalls:
         values = [Value(DESCRIPTION, body, None, None)]
         messages = messages_of(self._parts.intake, device, values, How(), transport, {})
         # It is stored; whether its reader sees it already is worth a moment's wait.
-        await self._parts.intake.submit_and_wait(messages, READABLE_S)
+        failure = await self._parts.intake.settle(messages, READABLE_S)
+        if failure is not None and failure.cause == "store":
+            raise error_of(failure)
         return {"status": "success", "message": "updated"}
 
 

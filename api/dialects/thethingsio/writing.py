@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from api.dialects.thethingsio.dates import ms_of
 from api.dialects.thethingsio.settings import DIALECT, MAX_VALUES, SYNC_TIMEOUT_S
-from api.intake import Intake
+from api.intake import Failure, Intake
 from api.transports.http_exchange import HttpError
 from engine.errors import BadInput
 from engine.message import Message
 from engine.stores.apps.apps import resource_fault
 from engine.stores.registry import Device
 from engine.stores.values import MAX_TS_MS, problem
+
+log = logging.getLogger("rulemill.thethingsio")
 
 _PLACE: Final = {"lat": 90, "lon": 180}
 
@@ -111,10 +114,27 @@ def messages_of(
 
 
 async def submit(intake: Intake, messages: Sequence[Message], sync: bool) -> None:
-    """Store messages; with `sync` also wait for their end in the chain, and fail with it (`G-20`)."""
+    """Store messages; with `sync` also wait for their end in the chain and in the store, and fail with it (`G-20`).
+
+    Raises Refused, and with `sync` HttpError: 400 for a value that the store never takes, 500 when the chain failed,
+    503 when the store has not taken them in time.
+    """
     if not messages:
         return
     if not sync:
         await intake.store(messages)
-    elif failure := await intake.submit_and_wait(messages, SYNC_TIMEOUT_S):
-        raise HttpError(500, failure)
+    elif failure := await intake.settle(messages, SYNC_TIMEOUT_S):
+        # What failed where is the tenant's business; its apps and things are not told how its chains are made.
+        log.warning("values of device %s are not kept: %s", messages[0].originator, failure.reason)
+        raise error_of(failure)
+
+
+def error_of(failure: Failure) -> HttpError:
+    """A failure as apps and things are told of it."""
+    match failure.cause:
+        case "store":
+            return HttpError(400, failure.reason)
+        case "time":
+            return HttpError(503, "accepted, but not in the store yet")
+        case _:
+            return HttpError(500, "the values could not be processed")

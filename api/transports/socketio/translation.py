@@ -9,27 +9,33 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-from api.transports.http_exchange import Asgi, Receive, Scope, Send
+from api.transports.http_exchange import Asgi, Gone, Receive, Scope, Send, TooLarge
 from api.transports.socketio import revision3
+from api.transports.socketio.exchange import (
+    BAD_REQUEST,
+    UNKNOWN_SESSION,
+    Headers,
+    answer,
+    body_of,
+    call,
+    cors,
+    gone,
+    refuse,
+)
+from api.transports.socketio.sessions import Sessions
 
 OLD, NEW = "3", "4"
-MAX_BODY_BYTES: Final = 64 * 1024
-_PLAIN: Final = [(b"content-type", b"text/plain; charset=UTF-8")]
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class Translation:
-    """An ASGI application before the server's. `alive` tells whether it has a session of that id."""
+    """An ASGI application before the server's, whose sessions are `sessions`."""
 
-    def __init__(
-        self, server: Asgi, alive: Callable[[str], bool], ping_interval_s: float, ping_timeout_s: float
-    ) -> None:
-        self._server, self._alive = server, alive
+    def __init__(self, server: Asgi, sessions: Sessions, ping_interval_s: float, ping_timeout_s: float) -> None:
+        self._server, self._sessions = server, sessions
         self._silence_s = ping_interval_s + ping_timeout_s
         self._timeout_ms = int(ping_timeout_s * 1000)
         self._pollers: dict[str, _Poller] = {}
@@ -37,8 +43,8 @@ class Translation:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
         query = {name: values[0] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
-        if problem := self._problem(query):
-            await _refuse(scope, receive, send, problem)
+        if problem := self._problem(scope, query):
+            await refuse(scope, receive, send, problem)
         elif query.get("EIO") != OLD:
             await self._server(scope, receive, send)
         else:
@@ -52,14 +58,17 @@ class Translation:
             else:
                 await self._server(asked, receive, send)
 
-    def _problem(self, query: dict[str, str]) -> bytes:
-        if query.get("transport", "polling") not in ("polling", "websocket"):
-            return b'{"code":0,"message":"Transport unknown"}'
-        if "sid" in query and not self._alive(query["sid"]):
-            return b'{"code":1,"message":"Session ID unknown"}'
+    def _problem(self, scope: Scope, query: dict[str, str]) -> str:
+        transport = query.get("transport", "polling")
+        if transport not in ("polling", "websocket"):
+            return '{"code":0,"message":"Transport unknown"}'
+        if "sid" in query and not self._sessions.alive(query["sid"]):
+            return UNKNOWN_SESSION
         if query.get("EIO") not in (OLD, NEW):
-            return b'{"code":5,"message":"Unsupported protocol version"}'
-        return b""
+            return '{"code":5,"message":"Unsupported protocol version"}'
+        if (transport == "websocket") != (scope["type"] == "websocket"):
+            return BAD_REQUEST
+        return ""
 
     # Polling
 
@@ -72,12 +81,12 @@ class Translation:
             await self._server(scope, receive, send)
             return
         status, headers, packets = await poller.next(scope, receive)
-        if not self._alive(sid):
+        if not self._sessions.alive(sid):
             self._pollers.pop(sid, None)
         await _answer(send, status, headers, packets)
 
     async def _handshake(self, scope: Scope, send: Send) -> None:
-        for sid in [sid for sid in self._pollers if not self._alive(sid)]:
+        for sid in [sid for sid in self._pollers if not self._sessions.alive(sid)]:
             del self._pollers[sid]
         status, headers, body = await call(self._server, scope)
         packets = body.split(revision3.SEPARATOR)
@@ -90,31 +99,26 @@ class Translation:
             await poller.say([revision3.CONNECT])
             await _answer(send, status, headers, packets)
         else:
-            await _answer(send, status, headers, body)
+            await answer(send, status, headers, body)
 
     async def _post(self, scope: Scope, sid: str, receive: Receive, send: Send) -> None:
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            if len(body) > MAX_BODY_BYTES:
-                await _answer(send, 413, _PLAIN, "the payload is too large")
-                return
-            if not message.get("more_body"):
-                break
         try:
-            packets = revision3.packets(body.decode())
-        except (revision3.BadPayload, UnicodeDecodeError):
-            await _answer(send, 400, _PLAIN, '{"code":3,"message":"Bad request"}')
+            packets = revision3.packets((await body_of(scope, receive)).decode())
+        except Gone:
+            return
+        except TooLarge as error:
+            await answer(send, 413, cors(scope), str(error))
+            return
+        except (revision3.BadPayload, UnicodeDecodeError) as error:
+            await self._sessions.refuse(scope, sid, str(error))
+            await answer(send, 400, cors(scope), BAD_REQUEST)
             return
         poller = self._pollers.get(sid)
         if poller is None:
-            await _answer(send, 400, _PLAIN, '{"code":1,"message":"Session ID unknown"}')
+            await answer(send, 400, cors(scope), UNKNOWN_SESSION)
             return
         status, headers, told = await poller.said(packets)
-        await _answer(send, status, headers, told)
+        await answer(send, status, headers, told)
 
 
 class _Poller:
@@ -129,33 +133,33 @@ class _Poller:
 
     async def next(self, scope: Scope, receive: Receive) -> tuple[int, Headers, list[str] | str]:
         """What the client's poll is answered."""
-        gone = asyncio.create_task(_gone(receive))
+        left = asyncio.create_task(gone(receive))
         try:
             while True:
                 if self._local:
                     local, self._local = self._local, []
-                    return 200, _cors(self._scope), local
+                    return 200, cors(self._scope), local
                 self._wake.clear()
                 if self._pending is None:
                     self._pending = asyncio.create_task(call(self._server, self._scope))
                 woken = asyncio.create_task(self._wake.wait())
                 try:
-                    await asyncio.wait({self._pending, woken, gone}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({self._pending, woken, left}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     woken.cancel()
                 if self._pending.done():
                     (status, headers, body), self._pending = self._pending.result(), None
                     if status != 200:
                         return status, headers, body
-                    packets = await self._translated(body.split(revision3.SEPARATOR))
+                    packets = await self._translated(filter(None, body.split(revision3.SEPARATOR)))
                     if packets:
                         return 200, headers, packets
-                elif gone.done():
+                elif left.done():
                     return 200, [], []
         finally:
-            gone.cancel()
+            left.cancel()
 
-    async def _translated(self, packets: Sequence[str]) -> list[str]:
+    async def _translated(self, packets: Iterable[str]) -> list[str]:
         found = []
         for packet in packets:
             if packet != revision3.PING:
@@ -174,7 +178,7 @@ class _Poller:
                 self._wake.set()
             else:
                 onwards.append(revision3.up(packet))
-        return await self.say(onwards) if onwards else (200, _cors(self._scope), "ok")
+        return await self.say(onwards) if onwards else (200, cors(self._scope), "ok")
 
     async def say(self, packets: Sequence[str]) -> tuple[int, Headers, str]:
         """Post packets to the server."""
@@ -211,9 +215,6 @@ class _Socket:
                     continue
                 if text is not None:
                     message = {**message, "text": revision3.up(text)}
-                elif (raw := message.get("bytes")) is not None:
-                    # Revision 3 puts the packet's type before what is binary.
-                    message = {**message, "bytes": raw[1:]}
             await self._up.put(message)
             if message["type"] == "websocket.disconnect":
                 return
@@ -240,64 +241,5 @@ class _Socket:
             await self._send({"type": "websocket.send", "text": text})
 
 
-async def call(server: Asgi, scope: Scope, body: bytes = b"") -> tuple[int, Headers, str]:
-    """Status, headers and body of a request to the server that comes from here."""
-    asked = {**scope, "headers": [*_without_length(scope["headers"]), (b"content-length", b"%d" % len(body))]}
-    given = False
-    forever = asyncio.Event()
-    status, headers, told = 500, _PLAIN, bytearray()
-
-    async def receive() -> dict[str, Any]:
-        nonlocal given
-        if not given:
-            given = True
-            return {"type": "http.request", "body": body}
-        await forever.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        nonlocal status, headers
-        if message["type"] == "http.response.start":
-            status, headers = message["status"], list(message["headers"])
-        else:
-            told.extend(message.get("body", b""))
-
-    await server(asked, receive, send)
-    return status, headers, told.decode()
-
-
-def _without_length(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
-    return [(name, value) for name, value in headers if name not in (b"content-length", b"transfer-encoding")]
-
-
-def _cors(scope: Scope) -> Headers:
-    origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
-    if origin is None:
-        return list(_PLAIN)
-    return [*_PLAIN, (b"access-control-allow-origin", origin), (b"access-control-allow-credentials", b"true")]
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 async def _answer(send: Send, status: int, headers: Headers, told: Sequence[str] | str) -> None:
-    body = (told if isinstance(told, str) else revision3.payload(told)).encode()
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [*_without_length(headers), length]})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
-    headers = [*_cors(scope)[1:], (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if scope["type"] == "websocket":
-        await receive()
-        if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        await send({"type": "websocket.http.response.start", "status": 400, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": body})
-        return
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await answer(send, status, headers, told if isinstance(told, str) else revision3.payload(told))

@@ -237,9 +237,14 @@ async def test_a_mounted_application_is_told_of_tls_by_a_trusted_proxy_too(
 async def test_a_forwarded_address_counts_only_from_a_trusted_proxy(
     proxies: list[str], told: str | None, client: str
 ) -> None:
-    async with serving(Front([Things()], trusted_proxies=proxies)) as made:
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["client"][0].encode()})
+
+    async with serving(Front([Things()], trusted_proxies=proxies, mounts={"live": mounted})) as made:
         headers = {} if told is None else {"x-forwarded-for": told}
-        assert (await made.http.get("/things/client", headers=headers)).text == client
+        for path in ("/things/client", "/live/x"):
+            assert (await made.http.get(path, headers=headers)).text == client
 
 
 async def test_paths_of_the_management_api_go_behind() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,10 @@ async def client(url: str, module: str, transports: str, namespace: str = "/v2")
         await made.next("connected")
         yield made
     finally:
-        process.kill()
-        await process.wait()
+        with suppress(ProcessLookupError):
+            process.kill()
+        # What it has said and nobody read would keep its pipes open: `wait` returns before they are closed, or never.
+        await process.communicate()
 
 
 @pytest.mark.spec("TTI-43", "TTI-S30", "TTI-S31", "TTI-S32", "TTI-S33", "TTI-S34", "G-25")

@@ -78,3 +78,11 @@ async def test_half_a_character_in_a_path_is_answered(redis_url: str, path: str)
             assert (await client.heard())[0] == "authenticate"
             name, error = await client.heard()
             assert (name, error["code"]) == ("subscribe", 400)
+
+
+async def test_stopping_twice_after_clients_is_stopping(redis_url: str) -> None:
+    async with world(redis_url) as w:
+        async with raw(w):
+            pass
+        for _ in range(2):
+            await w.dialect.sockets.stop()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from engine.node import Product
 from engine.stores.registry import Device
 from tests.api.dialects.thethingsio.world import PRODUCT, World, world
 from tests.api.stack import TENANT
+from tests.engine.toy import until
 
 pytestmark = pytest.mark.asyncio
 
@@ -139,3 +142,28 @@ async def test_the_network_is_told_to_come_back_when_nothing_answers(redis_url: 
         w.stack.ingress.closed_reason = ""
         assert (await w.call("GET", PATH, id="1A2B3C", data="0125", seqNumber=1)).status_code == 201
         assert await w.stack.latest(device) == {"temperature": 37}
+
+
+@pytest.mark.spec("TTI-X12", "G-20")
+@pytest.mark.parametrize("ack", ["true", "false"])
+async def test_an_uplink_is_wanted_again_when_the_chain_does_not_answer(
+    redis_url: str, ack: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other than when the function gives nothing: then there is nothing to keep."""
+    async with sigfox_world(redis_url) as (w, device):
+        deaf = {"chain": "root", "title": "Deaf", "start": "log", "nodes": {"log": {"kind": "log"}}}
+        await w.stack.deploy(deaf)
+        uplink = {"id": "1A2B3C", "data": "0125", "ack": ack, "seqNumber": 1}
+        for _ in range(2):
+            told = await w.call("GET", PATH, **uplink)
+            assert (told.status_code, told.json()["message"]) == (503, "the root chain does not answer parse requests")
+        (warned,) = [each.getMessage() for each in caplog.records if "parse requests" in each.getMessage()]
+        assert "wire `Parse request`" in warned
+        chain = json.loads(resources.files("chains").joinpath("library", "root.json").read_bytes())
+        await w.stack.deploy(chain)
+
+        async def answered() -> bool:
+            return (await w.call("GET", PATH, **uplink)).status_code in (200, 201)
+
+        await until(answered)
+        assert await w.stack.latest(device) == ({} if ack == "true" else {"temperature": 37})

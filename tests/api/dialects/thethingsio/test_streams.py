@@ -6,12 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
+from api.dialects.thethingsio.streams import JsonStream
+from api.keepalives import KeepAlives
+from api.transports.http import Feed, Front, Request, Response, Route
 from tests.api.dialects.thethingsio.test_values import owner
 from tests.api.dialects.thethingsio.world import PRODUCT, World, world
 from tests.api.stack import TENANT
+from tests.api.transports.serving import serving
+from tests.engine.toy import until
 
 pytestmark = pytest.mark.asyncio
 
@@ -121,3 +127,43 @@ async def test_a_resource_that_is_made_private_is_told_no_more(redis_url: str) -
             await w.parts.apps.product_changed(kept)
             assert await texts.next() == {"status": "error", "code": 401, "message": "Permission denied"}
             assert await texts.ended()
+
+
+class Bursts:
+    """A surface with a stream on which much is said before its head is out."""
+
+    name, cors = "bursts", False
+
+    def __init__(self) -> None:
+        self.keepalives, self.closed = KeepAlives(), 0
+        self.routes = (Route("GET", "/{texts}", self.open),)
+
+    def owns(self, request: Request) -> bool:
+        return True
+
+    def error(self, request: Request, status: int, reason: str, headers: Any = ()) -> Response:
+        return Response(status)
+
+    async def open(self, request: Request, names: dict[str, str]) -> Feed:
+        def closed() -> None:
+            self.closed += 1
+
+        stream = JsonStream(self.keepalives, 60_000, closed)
+        for n in range(int(names["texts"])):
+            stream.say(n)
+        stream.finish("over")
+        return stream.answer()
+
+
+async def test_what_comes_before_a_stream_is_open_is_not_lost_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    bursts = Bursts()
+    async with serving(Front([bursts])) as made:
+        told = (await made.http.get("/249")).text
+        assert told == msgspec.json.encode(SUBSCRIBED).decode() + "".join(map(str, range(249))) + '"over"'
+        with pytest.raises(httpx.RemoteProtocolError):
+            await made.http.get("/251")
+        await until(lambda: bursts.closed == 2)
+        bursts.keepalives.stop()
+    assert [record.getMessage() for record in caplog.records if record.name == "rulemill.thethingsio"] == [
+        "a stream is cut off as it opens: more than 250 texts came before"
+    ]
