@@ -18,6 +18,10 @@ class Listeners(Generic[P]):
         self._of = of
         self._by_topic: dict[str, dict[object, Callable[P, None]]] = {}
 
+    def __len__(self) -> int:
+        """Topics of which somebody wants to be told."""
+        return len(self._by_topic)
+
     def __contains__(self, topic: str) -> bool:
         return topic in self._by_topic
 
