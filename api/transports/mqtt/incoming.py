@@ -26,13 +26,14 @@ USUAL_BYTES: Final = 4
 
 
 class First(NamedTuple):
-    """What a publication waits for (`Accepted.first`), with its place among the messages and answers of its batch.
+    """What a publication waits for (`Accepted.first`), with its place in its batch.
 
     `refuse` gives the answer for a publication that is not stored as a whole, empty where none but the usual is known.
     """
 
     message: int
     answer: int
+    change: int
     call: Callable[[], Awaitable[Sequence[Message] | Accepted]]
     refuse: Callable[[Drop], bytes]
 
@@ -48,8 +49,8 @@ class Batch:
         """What is to be done before storing, in the order of its publications."""
         self.acks = bytearray()
         self.afters: list[Callable[[], None]] = []
-        self.changes: dict[str, bytes] = {}
-        """Fields of the persistent session to be written before the answers leave."""
+        self.changes: list[tuple[str, bytes]] = []
+        """Fields of the persistent session to be written before the answers leave, the last word on each counting."""
         self.packets = 0
         self.pubacks = 0
         """Publications of QoS 1 among the packets."""
@@ -196,6 +197,7 @@ class Incoming:
             except BadInput as error:
                 # What came before it is stored, as if it had been known at once; what came behind it is not.
                 del batch.messages[place:]
+                del batch.changes[first.change :]
                 batch.firsts.clear()
                 batch.afters.clear()
                 self.held = Batch()
@@ -254,7 +256,7 @@ class Incoming:
     async def _record(self, batch: Batch, journal: Callable[[Mapping[str, bytes]], Awaitable[bool]]) -> None:
         while True:
             try:
-                if await journal(batch.changes):
+                if await journal(dict(batch.changes)):
                     self._done(batch)
                 else:
                     self._fail("the session has another owner")

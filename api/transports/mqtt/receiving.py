@@ -109,7 +109,7 @@ class Receiver:
                 if type(verdict) is Accepted:
                     if verdict.first is not None:
                         refuse = partial(self._refused, packet)
-                        held.firsts.append(First(len(messages), len(acks), verdict.first, refuse))
+                        held.firsts.append(First(len(messages), len(acks), len(held.changes), verdict.first, refuse))
                     messages += verdict.messages
                     if verdict.after is not None:
                         held.afters.append(verdict.after)
@@ -133,7 +133,7 @@ class Receiver:
                     twice += 1
                     self._received.add(packet.packet_id)
                     acks += acknowledgement(PUBREC_HEAD, packet.packet_id)
-                    held.changes[received_field(packet.packet_id)] = b"1"
+                    held.changes.append((received_field(packet.packet_id), b"1"))
                 else:
                     held.unacknowledged += 1
         except Exception:
@@ -199,7 +199,7 @@ class Receiver:
         known = packet.packet_id in self._received
         if known:
             self._received.remove(packet.packet_id)
-            held.changes[received_field(packet.packet_id)] = b""
+            held.changes.append((received_field(packet.packet_id), b""))
         if known or not self._five:
             held.acks += acknowledgement(PUBCOMP_HEAD, packet.packet_id)
         else:
@@ -215,7 +215,7 @@ class Receiver:
             codes.append(code if code < SUBSCRIPTION_REFUSED or self._five else SUBSCRIPTION_REFUSED)
             if code < SUBSCRIPTION_REFUSED:
                 subscriptions.add(topic_filter, code)
-                held.changes[subscription_field(topic_filter)] = b"%d" % code
+                held.changes.append((subscription_field(topic_filter), b"%d" % code))
                 held.afters.append(partial(self._called, self._login.subscribed, topic_filter, code))
         held.acks += encode(Suback(packet.packet_id, bytes(codes)), self._terms.level)
         held.packets += 1
@@ -241,7 +241,7 @@ class Receiver:
             known = self._outgoing.subscriptions.remove(topic_filter)
             codes.append(Reason.SUCCESS if known else Reason.NO_SUBSCRIPTION_EXISTED)
             if known:
-                held.changes[subscription_field(topic_filter)] = b""
+                held.changes.append((subscription_field(topic_filter), b""))
                 held.afters.append(partial(self._called, self._login.unsubscribed, topic_filter))
         held.acks += encode(Unsuback(packet.packet_id, bytes(codes)), self._terms.level)
         held.packets += 1

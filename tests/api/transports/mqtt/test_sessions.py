@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from api.transports.mqtt.encoding import encode
 from api.transports.mqtt.outgoing import Queued
 from api.transports.mqtt.packets import (
     Connack,
@@ -16,9 +17,11 @@ from api.transports.mqtt.packets import (
     Pubrec,
     Pubrel,
     Suback,
+    Subscribe,
     Unsubscribe,
 )
 from api.transports.mqtt.sessions import Holder, SessionStore
+from engine.errors import BadInput
 from tests.api.transports.mqtt.harness import CloseReason, PlainDialect, Site, publication, until
 
 pytestmark = pytest.mark.asyncio
@@ -292,3 +295,21 @@ async def test_without_redis_a_login_is_unavailable_and_a_subscription_waits(red
         store.down = False
         assert await client.hear() == Pubrec(2)
         assert site.store.payloads == [b"2"]
+
+
+async def test_of_a_batch_that_ends_early_only_what_is_stored_counts_as_received(redis):
+    async with Site(SessionStore(redis)) as site:
+        client = await site.logged_in(clean=False)
+        site.dialect.logins[-1].firsts += [BadInput("no such thing", "/x")]
+        wrong = publication(b"2", 2, qos=2, topic="dev/first")
+        behind = [publication(b"3", 3, qos=2), Unsubscribe(4, ("dev/a",)), Subscribe(5, (("dev/b", 1),))]
+        before = [publication(b"1", 1, qos=2), Subscribe(6, (("dev/a", 1),))]
+        client.say(b"".join(map(encode, [*before, wrong, *behind])))
+        assert await client.hear() is None
+        await gone(site)
+        client = await site.client()
+        assert await client.login(clean=False) == Connack(True, 0)
+        client.say(publication(b"1", 1, qos=2, dup=True), publication(b"3", 3, qos=2, dup=True))
+        assert await client.hear_many(2) == [Pubrec(1), Pubrec(3)]
+        assert site.store.payloads == [b"1", b"3"]
+        assert site.dialect.logins[-1].events == ["connected", "subscribed dev/a 1", "stored 3"]
