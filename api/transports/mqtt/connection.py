@@ -8,12 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
+from api.transports.mqtt.batch import Batch
 from api.transports.mqtt.decoding import decode
 from api.transports.mqtt.dialect import CloseReason, Login, Peer, Refusal
 from api.transports.mqtt.farewell import last_word, loudness
 from api.transports.mqtt.handshake import Terms, accepted, refused, terms
 from api.transports.mqtt.host import Admitted, Host, Owner
-from api.transports.mqtt.incoming import Batch, Incoming
+from api.transports.mqtt.incoming import Incoming
 from api.transports.mqtt.outgoing import Outgoing, Queued
 from api.transports.mqtt.packets import UNAVAILABLE, Connect, Disconnect, Publish, Will
 from api.transports.mqtt.properties import stated

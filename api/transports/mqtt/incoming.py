@@ -9,54 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
-from api.transports.mqtt.dialect import Accepted, Drop, Submit
+from api.transports.mqtt.batch import Batch
+from api.transports.mqtt.dialect import Accepted, Submit
 from engine.errors import BadInput, Refused
-from engine.message import Message
 
 _log = logging.getLogger("rulemill.mqtt")
 
 JITTER: Final = 0.25
 """How much later than asked a refused batch may be submitted again, as a share of the wait."""
-USUAL_BYTES: Final = 4
-"""Of the acknowledgement of a publication that has nothing to say but that it was stored."""
-
-
-class First(NamedTuple):
-    """What a publication waits for (`Accepted.first`), with its place in its batch.
-
-    `refuse` gives the answer for a publication that is not stored as a whole, empty where none but the usual is known.
-    """
-
-    message: int
-    answer: int
-    change: int
-    call: Callable[[], Awaitable[Sequence[Message] | Accepted]]
-    refuse: Callable[[Drop], bytes]
-
-
-class Batch:
-    """Publications and other packets whose answers leave together, after everything in it is stored."""
-
-    __slots__ = ("acks", "afters", "bytes", "changes", "firsts", "messages", "packets", "pubacks", "unacknowledged")
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.firsts: deque[First] = deque()
-        """What is to be done before storing, in the order of its publications."""
-        self.acks = bytearray()
-        self.afters: list[Callable[[], None]] = []
-        self.changes: list[tuple[str, bytes]] = []
-        """Fields of the persistent session to be written before the answers leave, the last word on each counting."""
-        self.packets = 0
-        self.pubacks = 0
-        """Publications of QoS 1 among the packets."""
-        self.unacknowledged = 0
-        """Publications of QoS 0 among the packets: nobody will send them again."""
-        self.bytes = 0
 
 
 class Incoming:
@@ -182,41 +145,27 @@ class Incoming:
 
     async def _prepare(self, batch: Batch) -> None:
         """Do what publications of the batch wait for, in their order, then store it."""
-        moved = longer = 0
         while batch.firsts:
-            first = batch.firsts[0]
-            place = first.message + moved
             try:
-                got = await first.call()
+                got = await batch.firsts[0].call()
             except Refused as error:
-                batch.firsts = deque(
-                    each._replace(message=each.message + moved, answer=each.answer + longer) for each in batch.firsts
-                )
                 self._later(error)
                 return
-            except BadInput as error:
-                # What came before it is stored, as if it had been known at once; what came behind it is not.
-                del batch.messages[place:]
-                del batch.changes[first.change :]
-                batch.firsts.clear()
-                batch.afters.clear()
-                self.held = Batch()
-                self._wrong(str(error))
-                break
+            except asyncio.CancelledError:
+                if self._flying is batch:
+                    self._fail("what a publication waited for was given up")
+                raise
             except Exception as error:
-                _log.exception("a publication could not be dealt with")
-                self._fail(f"a publication could not be dealt with: {error}")
-                return
-            batch.firsts.popleft()
-            accepted = got if isinstance(got, Accepted) else Accepted(got)
-            batch.messages[place:place] = accepted.messages
-            moved += len(accepted.messages)
-            if accepted.after is not None:
-                batch.afters.append(accepted.after)
-            if accepted.refused is not None and (answer := first.refuse(accepted.refused)):
-                at = first.answer + longer
-                batch.acks[at : at + USUAL_BYTES] = answer
-                longer += len(answer) - USUAL_BYTES
+                # What came before it is stored, as if it had been known at once; what came behind it is not.
+                batch.cut()
+                self.held = Batch()
+                if isinstance(error, BadInput):
+                    self._wrong(str(error))
+                else:
+                    _log.exception("a publication could not be dealt with")
+                    self._failed(f"a publication could not be dealt with: {error}")
+                break
+            batch.fill(got if isinstance(got, Accepted) else Accepted(got))
         if self._flying is batch:
             self._attempt()
 
@@ -247,8 +196,7 @@ class Incoming:
         batch = self._flying
         assert batch is not None
         if batch.changes and self._journal is not None:
-            # Stored is stored: whatever becomes of the session, these are not submitted again.
-            batch.messages = []
+            batch.stored()
             self._task = self._loop.create_task(self._record(batch, self._journal))
             return
         self._done(batch)
@@ -256,17 +204,22 @@ class Incoming:
     async def _record(self, batch: Batch, journal: Callable[[Mapping[str, bytes]], Awaitable[bool]]) -> None:
         while True:
             try:
-                if await journal(dict(batch.changes)):
-                    self._done(batch)
-                else:
-                    self._fail("the session has another owner")
+                written = await journal(dict(batch.changes))
+                break
             except Refused as error:
-                if not self._closed:
-                    self._refused()
-                    await asyncio.sleep(error.retry_after_s)
-                    continue
-                self._give_up()
-            return
+                if self._closed:
+                    self._give_up()
+                    return
+                self._refused()
+                await asyncio.sleep(error.retry_after_s)
+            except Exception as error:
+                _log.exception("a session could not be written")
+                self._fail(f"the session could not be written: {error}")
+                return
+        if written:
+            self._done(batch)
+        else:
+            self._fail("the session has another owner")
 
     def _done(self, batch: Batch) -> None:
         self._flying = None

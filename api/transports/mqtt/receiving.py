@@ -11,7 +11,7 @@ from api.transports.mqtt.dialect import Accepted, Close, CloseReason, Drop, Logi
 from api.transports.mqtt.encoding import acknowledgement, encode
 from api.transports.mqtt.farewell import said
 from api.transports.mqtt.handshake import Terms
-from api.transports.mqtt.incoming import First, Incoming
+from api.transports.mqtt.incoming import Incoming
 from api.transports.mqtt.outgoing import Outgoing
 from api.transports.mqtt.packets import (
     PUBACK_HEAD,
@@ -108,8 +108,7 @@ class Receiver:
                 answer = b""
                 if type(verdict) is Accepted:
                     if verdict.first is not None:
-                        refuse = partial(self._refused, packet)
-                        held.firsts.append(First(len(messages), len(acks), len(held.changes), verdict.first, refuse))
+                        held.wait_for(verdict.first, partial(self._refused, packet))
                     messages += verdict.messages
                     if verdict.after is not None:
                         held.afters.append(verdict.after)

@@ -116,7 +116,7 @@ class PlainLogin:
 
     async def waited(self, message):
         how = self.firsts.pop(0)
-        if isinstance(how, Exception):
+        if isinstance(how, BaseException):
             raise how
         if isinstance(how, Drop):
             return Accepted([message], lambda: self.events.append("stored a part"), refused=how)

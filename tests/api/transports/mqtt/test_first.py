@@ -62,16 +62,41 @@ async def test_one_that_turns_out_wrong_closes_and_what_came_before_it_is_stored
         assert "/x: no such thing" in caplog.text
 
 
-async def test_one_that_fails_closes_its_own_connection_only(caplog):
+async def test_what_was_stored_before_a_wrong_one_has_its_consequences_and_nothing_else_has():
     async with Site() as site:
-        client, login = await connected(site, RuntimeError("a bug"))
+        client, login = await connected(site, Drop("two of three"), BadInput("no such thing", "/x"))
+        topics = ["dev/a", "dev/first", "dev/b", "dev/first", "dev/c"]
+        client.say(*[said(topic, b"%d" % i, i) for i, topic in enumerate(topics, 1)])
+        assert await client.hear() is None
+        await until(lambda: CloseReason.FORBIDDEN in login.events and site.store.payloads == [b"1", b"2", b"3"])
+        after = [event for event in login.events if event.startswith("stored")]
+        assert after == ["stored 1", "stored a part", "stored 3"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(RuntimeError("a bug"), "a bug"), (asyncio.CancelledError(), "waited for was given up")]
+)
+async def test_one_that_fails_closes_its_own_connection_only(error, told, caplog):
+    async with Site() as site:
+        client, login = await connected(site, error)
         other, _ = await connected(site)
         client.say(said("dev/first", b"1", 1))
         assert await client.hear() is None
         await until(lambda: login.events[-1:] == [CloseReason.FAULT])
         other.say(said("dev/a", b"2", 2))
         assert await other.hear() == Puback(2)
-        assert "a bug" in caplog.text
+        assert told in caplog.text
+        await until(lambda: len(site.server._connections) == 1)
+
+
+async def test_what_came_before_one_that_fails_is_stored():
+    async with Site() as site:
+        client, _ = await connected(site, RuntimeError("a bug"))
+        before = Publish("dev/a", b"sent once only", 0, 0, False, False)
+        client.say(before, said("dev/a", b"1", 1), said("dev/first", b"2", 2), said("dev/a", b"3", 3))
+        assert await client.hear() is None
+        await until(lambda: site.store.payloads == [b"sent once only", b"1"])
+        assert site.server.counters.dropped == 0
 
 
 async def test_what_is_under_way_is_finished_when_the_client_leaves():

@@ -313,3 +313,19 @@ async def test_of_a_batch_that_ends_early_only_what_is_stored_counts_as_received
         assert await client.hear_many(2) == [Pubrec(1), Pubrec(3)]
         assert site.store.payloads == [b"1", b"3"]
         assert site.dialect.logins[-1].events == ["connected", "subscribed dev/a 1", "stored 3"]
+
+
+async def test_a_session_that_cannot_be_written_ends_its_connection_and_denies_nothing_that_is_stored(redis, caplog):
+    class Broken(SessionStore):
+        async def apply(self, holder, changes):
+            raise RuntimeError("a bug")
+
+    async with Site(Broken(redis)) as site:
+        client = await site.logged_in(clean=False)
+        client.say(publication(b"1", 0, qos=0), publication(b"2", 2, qos=2))
+        assert await client.hear() is None
+        await gone(site)
+        assert site.store.payloads == [b"1", b"2"]
+        assert site.dialect.logins[-1].events[-1] == CloseReason.FAULT
+        assert site.server.counters.dropped == 0
+        assert "a bug" in caplog.text
