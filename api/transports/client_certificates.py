@@ -10,7 +10,7 @@ The handshake proves that the client has the certificate's private key. Whose ce
 from __future__ import annotations
 
 import ssl
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
@@ -56,18 +56,19 @@ class AskingContext(ssl.SSLContext):
         context.set_session_id(b"rulemill")
         self._context = context
 
-    def wrap_bio(  # type: ignore[override]
+    def wrap_bio(
         self,
         incoming: ssl.MemoryBIO,
         outgoing: ssl.MemoryBIO,
-        server_side: bool = True,
+        server_side: bool = False,
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
-    ) -> AskedPeer:
-        """One connection, whose bytes are read from `incoming` and written to `outgoing`."""
+    ) -> ssl.SSLObject:
+        """One connection, accepted, whose bytes are read from `incoming` and written to `outgoing`."""
         connection = SSL.Connection(self._context, None)
         connection.set_accept_state()
-        return AskedPeer(connection, incoming, outgoing)
+        # By cast: an `ssl.SSLObject` cannot be made by others, nor need it be one.
+        return cast(ssl.SSLObject, AskedPeer(connection, incoming, outgoing))
 
 
 class AskedPeer:

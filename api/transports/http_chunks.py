@@ -65,6 +65,6 @@ def install() -> None:
     Fails when h11 keeps its writers elsewhere than known, so that no server starts that would lose them.
     """
     writers = _writers.WRITERS[SEND_BODY]
-    known = writers.get("chunked") if isinstance(writers, dict) else None
-    assert known in (_writers.ChunkedWriter, ExtendedChunkedWriter), "h11's writer of chunks is not where it was"
-    writers["chunked"] = ExtendedChunkedWriter  # type: ignore[index]  # asserted to be a dict
+    if not isinstance(writers, dict) or writers.get("chunked") not in (_writers.ChunkedWriter, ExtendedChunkedWriter):
+        raise RuntimeError("h11's writer of chunks is not where it was")
+    writers["chunked"] = ExtendedChunkedWriter

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import MutableMapping
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -58,7 +58,7 @@ class PacedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(cast(asyncio.Transport, transport))
         self._arm(self.deadlines.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:

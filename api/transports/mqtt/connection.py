@@ -43,7 +43,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.finished: asyncio.Future[None] = self._loop.create_future()
         """Done when nothing of this connection is left, its session saved."""
-        self._transport: asyncio.Transport = None  # type: ignore[assignment]
+        self._transport: asyncio.Transport
         self._reading = Reading(self._read)
         stalled = partial(self.close, CloseReason.SLOW_READER, "does not read", abort=True)
         self._writing = Writing(self._settings, self._counters, stalled)

@@ -17,7 +17,10 @@ KERNEL_ALIVE_S: Final = 120
 
 
 class Reading:
-    """The bytes of a connection on their way to `deal`, which puts back what is not whole with `keep`."""
+    """The bytes of a connection on their way to `deal`, which puts back what is not whole with `keep`.
+
+    Nothing of it is used before `begin`.
+    """
 
     __slots__ = (
         "_alive_s",
@@ -35,7 +38,7 @@ class Reading:
     def __init__(self, deal: Callable[[bytes], None]) -> None:
         self._deal = deal
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport = None  # type: ignore[assignment]
+        self._transport: asyncio.Transport
         self._rest = bytearray()
         self._needed = 2
         self.paused = 0

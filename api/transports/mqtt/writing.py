@@ -9,7 +9,10 @@ from api.transports.mqtt.settings import Counters, Settings
 
 
 class Writing:
-    """The writing half of a connection; `stalled` is called when the peer has taken too little for too long."""
+    """The writing half of a connection; `stalled` is called when the peer has taken too little for too long.
+
+    Nothing of it is used before `begin`.
+    """
 
     __slots__ = ("_counters", "_loop", "_settings", "_stalled", "_timer", "_transport")
 
@@ -18,7 +21,7 @@ class Writing:
         self._counters = counters
         self._stalled = stalled
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport = None  # type: ignore[assignment]
+        self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, transport: asyncio.Transport) -> None:
