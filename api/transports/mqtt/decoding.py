@@ -1,9 +1,9 @@
 """Bytes to MQTT packets, without any I/O.
 
 `decode` reads every complete packet of a buffer in one pass; what is not whole yet is left for the next call. All that
-differs between protocol levels stands in the tables of readers (that of level 5 in `decoding5`) and in two lines of the
-PUBLISH branch of `decode`: one without properties is the same at every level, but for a byte. A CONNECT of a level not
-in `LEVELS` is still recognised, so that it can be answered.
+differs between protocol levels stands in the tables of readers (that of level 5 in `decoding5`), in `decoding_connect`,
+and in two lines of the PUBLISH branch of `decode`: one without properties is the same at every level, but for a byte. A
+CONNECT of a level not in `LEVELS` is still recognised, so that it can be answered.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from api.transports.mqtt.decoding5 import READERS_5, read_connect_5, read_publish_5, too_long
+from api.transports.mqtt.decoding5 import READERS_5, read_publish_5, session_and_code, too_long
+from api.transports.mqtt.decoding_connect import read_connect
 from api.transports.mqtt.fields import Fields
 from api.transports.mqtt.packets import (
     LEVELS,
@@ -31,7 +32,6 @@ from api.transports.mqtt.packets import (
     Subscribe,
     Unsuback,
     Unsubscribe,
-    Will,
 )
 from api.transports.mqtt.reasons import Reason
 from api.transports.mqtt.topics import topic_fault
@@ -151,81 +151,25 @@ def _read(first: int, body: bytes, readers: Mapping[int, tuple[int, Callable[[Fi
     return packet
 
 
-def _read_connect(fields: Fields) -> Connect:
-    name, level = fields.text(), fields.byte()
-    if name not in LEVELS.values():
-        raise Malformed(f"protocol name {name[:20]!r}")
-    if LEVELS.get(level) != name:
-        return Connect(level=level if level not in LEVELS else 0)
-    if level == 5:
-        return read_connect_5(fields)
-    flags, keep_alive_s, client_id = fields.byte(), fields.short(), fields.text()
-    if flags & 1 and level > 3:
-        raise Malformed("CONNECT with its reserved flag set")
-    will = None
-    if flags & 0x04:
-        topic, payload = fields.text(), fields.blob()
-        if topic_fault(topic):
-            raise Malformed(f"a will to a topic that {topic_fault(topic)}")
-        will = Will(topic, payload, flags >> 3 & 3, flags & 0x20 != 0)
-        if will.qos == 3:
-            raise Malformed("a will with QoS 3")
-    elif flags & 0x38:
-        raise Malformed("CONNECT with will flags but no will")
-    if flags & 0xC0 == 0x40 and level > 3:
-        raise Malformed("CONNECT with a password but no user name")
-    # Of level 3 the length of the packet goes before the flags: announced names may be missing.
-    named = flags & 0x80 and (level > 3 or fields.more())
-    username = fields.text() if named else None
-    password = fields.blob() if flags & 0x40 and (level > 3 or fields.more()) else None
-    return Connect(level, flags & 2 != 0, keep_alive_s, client_id, will, username, password)
+def _read_option(fields: Fields) -> tuple[str, int]:
+    topic_filter, qos = fields.filter(), fields.byte()
+    if qos > 2:
+        raise Malformed("SUBSCRIBE with a QoS over 2")
+    return topic_filter, qos
 
 
-def _read_connack(fields: Fields) -> Connack:
-    flags, code = fields.raw(2)
-    if flags > 1:
-        raise Malformed("CONNACK with its reserved flags set")
-    return Connack(flags == 1, code)
-
-
-def _read_subscribe(fields: Fields) -> Subscribe:
-    packet_id = fields.packet_id()
-    filters = []
-    while fields.more():
-        filters.append((fields.filter(), fields.byte()))
-        if filters[-1][1] > 2:
-            raise Malformed("SUBSCRIBE with a QoS over 2")
-    if not filters:
-        raise Malformed("SUBSCRIBE without a filter")
-    return Subscribe(packet_id, tuple(filters))
-
-
-def _read_suback(fields: Fields) -> Suback:
-    return Suback(fields.packet_id(), fields.rest())
-
-
-def _read_unsubscribe(fields: Fields) -> Unsubscribe:
-    packet_id = fields.packet_id()
-    filters = []
-    while fields.more():
-        filters.append(fields.filter())
-    if not filters:
-        raise Malformed("UNSUBSCRIBE without a filter")
-    return Unsubscribe(packet_id, tuple(filters))
-
-
-_CONNECT: Final = (0, _read_connect)
+_CONNECT: Final = (0, read_connect)
 
 # Packet type -> the flags it must have, its reader. PUBLISH (3) is read by `decode` itself.
 _READERS: Final[dict[int, tuple[int, Callable[[Fields], Packet]]]] = {
-    2: (0, _read_connack),
+    2: (0, lambda fields: Connack(*session_and_code(fields))),
     4: (0, lambda fields: Puback(fields.packet_id())),
     5: (0, lambda fields: Pubrec(fields.packet_id())),
     6: (2, lambda fields: Pubrel(fields.packet_id())),
     7: (0, lambda fields: Pubcomp(fields.packet_id())),
-    8: (2, _read_subscribe),
-    9: (0, _read_suback),
-    10: (2, _read_unsubscribe),
+    8: (2, lambda fields: Subscribe(fields.packet_id(), fields.every(_read_option))),
+    9: (0, lambda fields: Suback(fields.packet_id(), fields.rest())),
+    10: (2, lambda fields: Unsubscribe(fields.packet_id(), fields.every(Fields.filter))),
     11: (0, lambda fields: Unsuback(fields.packet_id())),
     12: (0, lambda fields: Pingreq()),
     13: (0, lambda fields: Pingresp()),

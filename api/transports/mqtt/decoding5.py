@@ -10,7 +10,6 @@ from api.transports.mqtt.fields import Fields
 from api.transports.mqtt.packets import (
     Auth,
     Connack,
-    Connect,
     Disconnect,
     Malformed,
     Packet,
@@ -25,46 +24,10 @@ from api.transports.mqtt.packets import (
     Subscribe,
     Unsuback,
     Unsubscribe,
-    Will,
 )
 from api.transports.mqtt.properties import read_properties, stated
 from api.transports.mqtt.reasons import ACKNOWLEDGED, AUTHENTICATED, DISCONNECTED, RELEASED, Reason
 from api.transports.mqtt.topics import topic_fault
-
-
-def read_connect_5(fields: Fields) -> Connect:
-    """A CONNECT behind its protocol name and level; Malformed says that the level is 5."""
-    try:
-        return _connect(fields)
-    except Malformed as fault:
-        fault.level = 5
-        raise
-
-
-def _connect(fields: Fields) -> Connect:
-    flags, keep_alive_s = fields.byte(), fields.short()
-    if flags & 1:
-        raise Malformed("CONNECT with its reserved flag set")
-    properties = read_properties(fields, where.CONNECT)
-    said = stated(properties)
-    if said.authentication_data is not None and said.authentication_method is None:
-        raise Malformed("authentication data without a method", Reason.PROTOCOL_ERROR)
-    client_id = fields.text()
-    will = None
-    if flags & 0x04:
-        about, topic, payload = read_properties(fields, where.WILL), fields.text(), fields.blob()
-        if topic_fault(topic):
-            raise Malformed(f"a will to a topic that {topic_fault(topic)}")
-        will = Will(topic, payload, flags >> 3 & 3, flags & 0x20 != 0, about)
-        if will.qos == 3:
-            raise Malformed("a will with QoS 3")
-    elif flags & 0x38:
-        raise Malformed("CONNECT with will flags but no will")
-    username = fields.text() if flags & 0x80 else None
-    password = fields.blob() if flags & 0x40 else None
-    if fields.more():
-        raise Malformed("CONNECT is longer than its fields")
-    return Connect(5, flags & 2 != 0, keep_alive_s, client_id, will, username, password, properties)
 
 
 def read_publish_5(first: int, fields: Fields, max_payload: int) -> Publish:
@@ -84,11 +47,16 @@ def too_long(size: int, limit: int) -> Malformed:
     return Malformed(f"a payload of {size} bytes is over the limit of {limit}", Reason.PACKET_TOO_LARGE)
 
 
-def _read_connack(fields: Fields) -> Connack:
+def session_and_code(fields: Fields) -> tuple[bool, int]:
+    """What a CONNACK says at every level."""
     flags, code = fields.raw(2)
     if flags > 1:
         raise Malformed("CONNACK with its reserved flags set")
-    return Connack(flags == 1, code, read_properties(fields, where.CONNACK))
+    return flags == 1, code
+
+
+def _read_connack(fields: Fields) -> Connack:
+    return Connack(*session_and_code(fields), read_properties(fields, where.CONNACK))
 
 
 def _answer(packet: Callable[..., Packet], kind: int, codes: frozenset[Reason]) -> Callable[[Fields], Packet]:
@@ -127,17 +95,16 @@ def _read_subscribe(fields: Fields) -> Subscribe:
     packet_id, properties = fields.packet_id(), read_properties(fields, where.SUBSCRIBE)
     if len(stated(properties).subscription_ids) > 1:
         raise Malformed("SUBSCRIBE with more than one subscription identifier", Reason.PROTOCOL_ERROR)
-    filters = []
-    while fields.more():
-        topic_filter, options = fields.filter(), fields.byte()
-        if options & 0xC0 or options & 3 == 3 or options & 0x30 == 0x30:
-            raise Malformed(f"SUBSCRIBE with options {options:#04x}")
-        if options & 4 and topic_filter.startswith("$share/"):
-            raise Malformed("a shared subscription with No Local", Reason.PROTOCOL_ERROR)
-        filters.append((topic_filter, options))
-    if not filters:
-        raise Malformed("SUBSCRIBE without a filter", Reason.PROTOCOL_ERROR)
-    return Subscribe(packet_id, tuple(filters), properties)
+    return Subscribe(packet_id, fields.every(_read_option), properties)
+
+
+def _read_option(fields: Fields) -> tuple[str, int]:
+    topic_filter, options = fields.filter(), fields.byte()
+    if options & 0xC0 or options & 3 == 3 or options & 0x30 == 0x30:
+        raise Malformed(f"SUBSCRIBE with options {options:#04x}")
+    if options & 4 and topic_filter.startswith("$share/"):
+        raise Malformed("a shared subscription with No Local", Reason.PROTOCOL_ERROR)
+    return topic_filter, options
 
 
 def _read_suback(fields: Fields) -> Suback:
@@ -147,12 +114,7 @@ def _read_suback(fields: Fields) -> Suback:
 
 def _read_unsubscribe(fields: Fields) -> Unsubscribe:
     packet_id, properties = fields.packet_id(), read_properties(fields, where.UNSUBSCRIBE)
-    filters = []
-    while fields.more():
-        filters.append(fields.filter())
-    if not filters:
-        raise Malformed("UNSUBSCRIBE without a filter", Reason.PROTOCOL_ERROR)
-    return Unsubscribe(packet_id, tuple(filters), properties)
+    return Unsubscribe(packet_id, fields.every(Fields.filter), properties)
 
 
 def _read_unsuback(fields: Fields) -> Unsuback:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final
 
-from api.transports.mqtt.encoding5 import WRITERS_5
-from api.transports.mqtt.fields import blob, text, varint
+from api.transports.mqtt.encoding5 import WRITERS_5, options
+from api.transports.mqtt.fields import blob, short, text, varint
 from api.transports.mqtt.packets import (
     LEVELS,
     MAX_REMAINING,
@@ -61,7 +61,7 @@ def encode_publish(
     """A PUBLISH packet's bytes; `properties` are those of level 5, `NO_PROPERTIES` where there are none."""
     body = text(topic)
     if qos:
-        body += packet_id.to_bytes(2, "big")
+        body += short(packet_id)
     return _framed(0x30 | dup << 3 | qos << 1 | retain, body + properties + payload)
 
 
@@ -87,12 +87,11 @@ def _connect_body(packet: Connect) -> bytes:
         tail += text(packet.username)
     if packet.password is not None:
         tail += blob(packet.password)
-    return body + bytes((flags,)) + packet.keep_alive_s.to_bytes(2, "big") + tail
+    return body + bytes((flags,)) + short(packet.keep_alive_s) + tail
 
 
 def _id_body(packet: Any) -> bytes:
-    body: bytes = packet.packet_id.to_bytes(2, "big")
-    return body
+    return short(packet.packet_id)
 
 
 _WRITERS: Final[dict[type, tuple[int, Callable[[Any], bytes]]]] = {
@@ -102,10 +101,7 @@ _WRITERS: Final[dict[type, tuple[int, Callable[[Any], bytes]]]] = {
     Pubrec: (0x50, _id_body),
     Pubrel: (0x62, _id_body),
     Pubcomp: (0x70, _id_body),
-    Subscribe: (
-        0x82,
-        lambda packet: _id_body(packet) + b"".join(text(name) + bytes((qos,)) for name, qos in packet.filters),
-    ),
+    Subscribe: (0x82, lambda packet: _id_body(packet) + options(packet)),
     Suback: (0x90, lambda packet: _id_body(packet) + packet.codes),
     Unsubscribe: (0xA2, lambda packet: _id_body(packet) + b"".join(map(text, packet.filters))),
     Unsuback: (0xB0, _id_body),

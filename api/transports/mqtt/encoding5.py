@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from api.transports.mqtt.fields import text
+from api.transports.mqtt.fields import short, text
 from api.transports.mqtt.packets import (
     Auth,
     Connack,
@@ -23,8 +23,7 @@ from api.transports.mqtt.properties import write_properties
 
 
 def _answer(packet: Any) -> bytes:
-    body: bytes = packet.packet_id.to_bytes(2, "big")
-    return body + _ending(packet)
+    return short(packet.packet_id) + _ending(packet)
 
 
 def _ending(packet: Any) -> bytes:
@@ -35,8 +34,12 @@ def _ending(packet: Any) -> bytes:
 
 
 def _head(packet: Any) -> bytes:
-    body: bytes = packet.packet_id.to_bytes(2, "big")
-    return body + write_properties(packet.properties)
+    return short(packet.packet_id) + write_properties(packet.properties)
+
+
+def options(packet: Subscribe) -> bytes:
+    """The filters of a SUBSCRIBE, each with its options; below level 5 these are its QoS."""
+    return b"".join(text(name) + bytes((said,)) for name, said in packet.filters)
 
 
 WRITERS_5: Final[dict[type, tuple[int, Callable[[Any], bytes]]]] = {
@@ -48,10 +51,7 @@ WRITERS_5: Final[dict[type, tuple[int, Callable[[Any], bytes]]]] = {
     Pubrec: (0x50, _answer),
     Pubrel: (0x62, _answer),
     Pubcomp: (0x70, _answer),
-    Subscribe: (
-        0x82,
-        lambda packet: _head(packet) + b"".join(text(name) + bytes((options,)) for name, options in packet.filters),
-    ),
+    Subscribe: (0x82, lambda packet: _head(packet) + options(packet)),
     Suback: (0x90, lambda packet: _head(packet) + packet.codes),
     Unsubscribe: (0xA2, lambda packet: _head(packet) + b"".join(map(text, packet.filters))),
     Unsuback: (0xB0, lambda packet: _head(packet) + packet.codes),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from api.transports.mqtt.packets import Malformed
 from api.transports.mqtt.reasons import Reason
 from api.transports.mqtt.topics import filter_fault
+
+T = TypeVar("T")
 
 
 class Fields:
@@ -84,12 +89,31 @@ class Fields:
             raise Malformed(f"topic filter {got[:100]!r} {fault}")
         return got
 
+    def every(self, read: Callable[[Fields], T]) -> tuple[T, ...]:
+        """What is left of a list of filters, one or more; `read` reads one."""
+        got = []
+        while self.more():
+            got.append(read(self))
+        if not got:
+            raise Malformed("a packet without a topic filter", Reason.PROTOCOL_ERROR)
+        return tuple(got)
+
+
+def short(value: int) -> bytes:
+    """Two bytes."""
+    return value.to_bytes(2, "big")
+
+
+def long(value: int) -> bytes:
+    """Four bytes."""
+    return value.to_bytes(4, "big")
+
 
 def blob(data: bytes) -> bytes:
     """Bytes behind their length; ValueError for more than that can say."""
     if len(data) > 65_535:
         raise ValueError(f"a field of {len(data)} bytes cannot be sent")
-    return len(data).to_bytes(2, "big") + data
+    return short(len(data)) + data
 
 
 def text(value: str) -> bytes:

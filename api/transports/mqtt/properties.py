@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from api.transports.mqtt.fields import Fields, blob, text, varint
+from api.transports.mqtt.fields import Fields, blob, long, short, text, varint
 from api.transports.mqtt.packets import Malformed, Properties
 from api.transports.mqtt.reasons import Reason
 from api.transports.mqtt.topics import topic_fault
@@ -56,19 +56,11 @@ def _topic(fields: Fields) -> str:
     return got
 
 
-def _short(value: int) -> bytes:
-    return value.to_bytes(2, "big")
-
-
-def _long(value: int) -> bytes:
-    return value.to_bytes(4, "big")
-
-
 FLAG: Final = Kind(_flag, lambda value: bytes((value,)))
-SHORT: Final = Kind(Fields.short, _short)
-COUNT: Final = Kind(_above_0(Fields.short), _short)
-LONG: Final = Kind(Fields.long, _long)
-SIZE: Final = Kind(_above_0(Fields.long), _long)
+SHORT: Final = Kind(Fields.short, short)
+COUNT: Final = Kind(_above_0(Fields.short), short)
+LONG: Final = Kind(Fields.long, long)
+SIZE: Final = Kind(_above_0(Fields.long), long)
 VARINT: Final = Kind(_above_0(Fields.varint), varint)
 TEXT: Final = Kind(Fields.text, text)
 TOPIC: Final = Kind(_topic, text)
