@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -33,6 +32,7 @@ from api.transports.http_exchange import (
     client_address,
 )
 from api.transports.http_feed import Feed
+from api.transports.http_routes import Handler, Place, Route, tree_of
 from engine.errors import BadInput, Refused
 
 log = logging.getLogger("rulemill.http")
@@ -42,21 +42,6 @@ FALLBACK_ROOTS: Final = frozenset({"flow", "livez", "readyz", "healthz", "metric
 
 JSON: Final[Header] = (b"content-type", b"application/json")
 _STORAGE_AWAY: Final = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
-
-
-Handler = Callable[[Request, dict[str, str]], Awaitable[Response | Stream | Feed]]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """What runs at a path. `pattern` is like `/api/v1/{token}/telemetry`: a part in braces takes any one segment.
-
-    A last part `{name*}` takes one segment or more; the handler looks at them in `request.segments`.
-    """
-
-    method: str
-    pattern: str
-    handler: Handler
 
 
 class Surface(Protocol):
@@ -74,50 +59,6 @@ class Surface(Protocol):
         """An error in the dialect's shape; with `headers` in it."""
 
 
-class _Place:
-    """A node of a surface's tree of paths."""
-
-    __slots__ = ("any", "literal", "rest", "routes")
-
-    def __init__(self) -> None:
-        self.literal: dict[str, _Place] = {}
-        self.any: _Place | None = None
-        self.rest: _Place | None = None
-        self.routes: dict[str, tuple[Route, tuple[tuple[int, str], ...]]] = {}
-        """By method: the route, and which segment each of its names stands for."""
-
-    def add(self, route: Route) -> None:
-        place = self
-        names = []
-        for i, part in enumerate(route.pattern.strip("/").split("/")):
-            if part.endswith("*}"):
-                place.rest = place.rest or _Place()
-                place = place.rest
-            elif part.startswith("{"):
-                names.append((i, part[1:-1]))
-                place.any = place.any or _Place()
-                place = place.any
-            else:
-                place = place.literal.setdefault(part, _Place())
-        if route.method in place.routes:
-            raise ValueError(f"two routes for {route.method} {route.pattern}")
-        place.routes[route.method] = (route, tuple(names))
-
-    def find(self, segments: Sequence[str], at: int = 0) -> _Place | None:
-        """The place of a path; a spelled-out part wins over one in braces."""
-        if at == len(segments):
-            return self if self.routes else None
-        if not segments[at]:
-            return None
-        literal = self.literal.get(segments[at])
-        found = literal.find(segments, at + 1) if literal is not None else None
-        if found is None and self.any is not None:
-            found = self.any.find(segments, at + 1)
-        if found is None and all(segments[at:]):
-            found = self.rest
-        return found
-
-
 class Front:
     """The ASGI application. `cors_origins` empty lets pages of any origin call device paths."""
 
@@ -130,7 +71,7 @@ class Front:
         trusted_proxies: Iterable[str] = (),
         mounts: Mapping[str, Asgi] = MappingProxyType({}),
     ) -> None:
-        self._surfaces = [(surface, _tree(surface)) for surface in surfaces]
+        self._surfaces = [(surface, tree_of(surface.routes)) for surface in surfaces]
         self._fallback = fallback
         self._origins = frozenset(cors_origins)
         self._held = Held(frozenset(trusted_proxies))
@@ -218,14 +159,7 @@ _EXPOSED: Final[Header] = (b"access-control-expose-headers", b"Location, Retry-A
 _ANY_ORIGIN: Final[tuple[Header, ...]] = ((b"access-control-allow-origin", b"*"), _EXPOSED)
 
 
-def _tree(surface: Surface) -> _Place:
-    root = _Place()
-    for route in surface.routes:
-        root.add(route)
-    return root
-
-
-async def _run(surface: Surface, place: _Place | None, request: Request) -> Response | Stream | Feed:
+async def _run(surface: Surface, place: Place | None, request: Request) -> Response | Stream | Feed:
     """The handler's answer, or the error it raised in the surface's shape."""
     if place is None:
         return surface.error(request, 404, "Not Found")
@@ -292,7 +226,7 @@ def _is_preflight(request: Request) -> bool:
     return request.header("access-control-request-method") is not None
 
 
-def _preflight(request: Request, place: _Place) -> list[Header]:
+def _preflight(request: Request, place: Place) -> list[Header]:
     headers: list[Header] = [
         (b"access-control-allow-methods", ", ".join(sorted(place.routes)).encode()),
         (b"access-control-max-age", b"600"),
