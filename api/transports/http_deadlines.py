@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import MutableMapping
 from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
 from api.transports.http_exchange import Receive
+from api.transports.http_pipelining import PipelinedProtocol
 
 
 class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ _TOO_LONG: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection:
 _TIMED_OUT: Final = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
-class PacedProtocol(HttpToolsProtocol):
+class PacedProtocol(PipelinedProtocol):
     """uvicorn's connection with deadlines. One timer for each connection, looked at when it fires: none is set anew
     for each request."""
 
@@ -58,7 +58,7 @@ class PacedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
-        super().connection_made(cast(asyncio.Transport, transport))
+        super().connection_made(transport)
         self._arm(self.deadlines.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -66,7 +66,7 @@ class PacedProtocol(HttpToolsProtocol):
         self._disarm()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
+    def parse(self, data: bytes | memoryview) -> None:
         """Any byte begins a head, even a line end that the parser skips."""
         if self._phase is _Phase.IDLE:
             self._phase = _Phase.HEAD
@@ -74,11 +74,12 @@ class PacedProtocol(HttpToolsProtocol):
             self._head_bytes = 0
             if self._timer is None:
                 self._arm(self.deadlines.head_s)
-        super().data_received(data)
+        super().parse(data)
         if self._phase is _Phase.HEAD:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.transport.write(_TOO_LONG)
+                if self.in_turn:
+                    self.transport.write(_TOO_LONG)
                 self.transport.close()
 
     def on_message_begin(self) -> None:
@@ -86,6 +87,7 @@ class PacedProtocol(HttpToolsProtocol):
         if self._phase is _Phase.IDLE:
             self._phase = _Phase.HEAD
             self._since = self.loop.time()
+            self._head_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -149,7 +151,7 @@ class PacedProtocol(HttpToolsProtocol):
             self._arm(left_s)
             return
         cycle = self.cycle
-        if cycle is None or cycle.response_complete or (self._phase is _Phase.BODY and not cycle.response_started):
+        if self.in_turn:
             self.transport.write(_TIMED_OUT)
         if cycle is not None:
             cycle.disconnected = True
