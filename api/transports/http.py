@@ -89,7 +89,8 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if self._mounts and scope["type"] != "lifespan":
-            mounted = self._mounts.get(scope["path"].split("/", 2)[1])
+            root = scope["path"].split("/", 2)[1:2]
+            mounted = self._mounts.get(root[0]) if root else None
             if mounted is not None:
                 await mounted(self._seen(scope), receive, send)
                 return

@@ -297,3 +297,14 @@ async def test_two_routes_in_one_place_are_a_mistake() -> None:
 
     with pytest.raises(ValueError, match="two routes for GET"):
         Front([Twice()])
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+@pytest.mark.parametrize("target", [b"a", b"*", b"things,x", b"%2f", b"?x", b"//", b"http://x", b"http:/x"])
+async def test_a_target_that_is_no_path_is_the_clients_mistake(server: Any, target: bytes) -> None:
+    async with serving(Front([Things()], mounts={"live": Front([])}), server) as made:
+        reader, writer = await made.raw(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % target)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 "))
+        writer.close()
