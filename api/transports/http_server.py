@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from email.utils import formatdate
 from typing import Any, Final, Literal, cast
 
@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 from api.transports.http import Asgi, Receive, Scope, Send
 from api.transports.http_deadlines import Deadlines, PacedReceive, paced_protocol, paced_websocket
 from api.transports.http_resets import reset_incomplete
+from api.transports.http_unread import leave_unread
 from engine.config import Tls
 
 log = logging.getLogger("rulemill.http")
@@ -204,7 +205,9 @@ def _told(task: asyncio.Task[None]) -> None:
 
 
 class _Tagged:
-    """Tells the application which listener a request came by, cuts bodies that trickle, resets what has no end."""
+    """Tells the application which listener a request came by, cuts bodies that trickle, leaves what nobody reads,
+    resets what has no end.
+    """
 
     def __init__(self, key: str, app: Asgi, deadlines: Deadlines) -> None:
         self._key, self._app, self._deadlines = key, app, deadlines
@@ -218,8 +221,18 @@ class _Tagged:
             return
         scope = {**scope, "state": {**scope.get("state", {}), "listener": self._key}}
         if scope["type"] == "http":
-            receive = PacedReceive(receive, self._deadlines)
-        try:
+            await self._http(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                leave_unread(receive, send)
+            await send(message)
+
+        try:
+            await self._app(scope, PacedReceive(receive, self._deadlines), sent)
         finally:
+            leave_unread(receive, send)
             await reset_incomplete(send)
