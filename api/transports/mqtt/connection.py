@@ -159,9 +159,6 @@ class Connection(asyncio.Protocol):
         self._counters.bytes_received += len(data)
         self._reading.came(data)
 
-    def eof_received(self) -> None:
-        """Nothing more will come; the transport closes itself."""
-
     def pause_writing(self) -> None:
         """The peer does not read; neither do we, or its answers would pile up."""
         self._outgoing.pause()

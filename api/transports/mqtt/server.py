@@ -118,13 +118,6 @@ class MqttServer:
         self.counters.dropped += dropped
         return taken
 
-    def log_out(self, scope: str, reason: CloseReason = CloseReason.KICKED) -> int:
-        """Close every connection of a scope in this process; how many there were."""
-        clients = list(self._scopes.get(scope, ()))
-        for client in clients:
-            client.close(reason)
-        return len(clients)
-
     def clients(self, scope: str) -> list[Connection]:
         """The connected clients of a scope in this process."""
         return list(self._scopes.get(scope, ()))

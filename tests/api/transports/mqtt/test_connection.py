@@ -398,7 +398,8 @@ async def test_a_client_that_leaves_during_a_refusal_is_let_go(caplog):
         client = await site.logged_in()
         client.say(publication(b"1", qos=0), publication(b"2", 2))
         await until(lambda: site.server.counters.refused == 2)
-        site.server.log_out("d1")
+        [connection] = site.server.clients("d1")
+        connection.close(CloseReason.KICKED)
         assert await client.hear() is None
         await until(lambda: not site.server._connections)
         assert site.server.counters.dropped == 1

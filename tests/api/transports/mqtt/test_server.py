@@ -284,6 +284,7 @@ async def test_what_the_server_tells_of_itself():
         assert {name: told[name] for name in ("connections", "opened", "received", "acked", "sent", "dropped")} == {
             "connections": 1, "opened": 1, "received": 2, "acked": 2, "sent": 1, "dropped": 0,
         }  # fmt: skip
-        assert site.server.log_out("d1") == 1
+        [connection] = site.server.clients("d1")
+        connection.close(CloseReason.KICKED)
         assert await client.hear() is None
         assert await site.server.enqueue("d1", "dev/a", b"x") == 0
