@@ -21,6 +21,7 @@ from hypercorn.config import Sockets
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.server import ServerState
 
+from api.transports import http_connections
 from api.transports.http import Asgi, Receive, Scope, Send
 from api.transports.http_deadlines import Deadlines, PacedReceive, paced_protocol, paced_websocket
 from api.transports.http_resets import reset_incomplete
@@ -181,6 +182,7 @@ class _Hypercorn:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        http_connections.install()
         # The sockets listen since they were bound: who connects before the first accept waits in the backlog.
         serve = worker_serve(
             ASGIWrapper(cast(Any, self._app)), self._config, sockets=self._sockets, shutdown_trigger=self._stop.wait
