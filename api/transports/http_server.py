@@ -25,7 +25,7 @@ from api.transports import http_connections
 from api.transports.http import Asgi, Receive, Scope, Send
 from api.transports.http_deadlines import Deadlines, PacedReceive, paced_protocol, paced_websocket
 from api.transports.http_resets import reset_incomplete
-from api.transports.http_unread import leave_unread
+from api.transports.http_unread import Unread
 from engine.config import Tls
 
 log = logging.getLogger("rulemill.http")
@@ -228,13 +228,15 @@ class _Tagged:
             await self._app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        unread = Unread(receive, send)
+
         async def sent(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                leave_unread(receive, send)
+                unread.leave()
             await send(message)
 
         try:
-            await self._app(scope, PacedReceive(receive, self._deadlines), sent)
+            await self._app(scope, PacedReceive(unread.receive, self._deadlines), sent)
         finally:
-            leave_unread(receive, send)
+            unread.leave()
             await reset_incomplete(send)

@@ -8,34 +8,52 @@ it fails, with all that is on the connection, at what comes for a request that i
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import MutableMapping
 from typing import Any, Final
 
 from hypercorn.protocol.events import Event
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 
+from api.transports.http_exchange import Receive, Send
 
-def leave_unread(receive: Any, send: Any) -> None:
-    """Throw away what has come and will come of a request, by the ASGI `receive` and `send` of Hypercorn for it.
 
-    The application hears of the client's going all the same.
-    """
-    stream, queue = getattr(send, "__self__", None), getattr(receive, "__self__", None)
-    if not isinstance(stream, HTTPStream) or not isinstance(queue, asyncio.Queue):
-        return
+class Unread:
+    """What comes of a request, by the ASGI `receive` and `send` of Hypercorn for it; `receive` takes from it."""
 
-    async def put(event: Any) -> None:
-        if event["type"] == "http.disconnect":
-            with suppress(asyncio.QueueFull):
-                queue.put_nowait(event)
+    def __init__(self, receive: Receive, send: Send) -> None:
+        stream, queue = getattr(send, "__self__", None), getattr(receive, "__self__", None)
+        if not isinstance(stream, HTTPStream) or not isinstance(queue, asyncio.Queue):
+            raise RuntimeError("Hypercorn's queue for the application is not where it was")
+        self._queue: asyncio.Queue[Any] = queue
+        self._gone = self._left = False
+        stream.app_put = self._put
+        protocol = getattr(stream.send, "__self__", None)
+        if isinstance(protocol, H2Protocol) and not isinstance(protocol.streams, _Streams):
+            protocol.streams = _Streams(protocol.streams)
 
-    stream.app_put = put
-    protocol = getattr(stream.send, "__self__", None)
-    if isinstance(protocol, H2Protocol) and not isinstance(protocol.streams, _Streams):
-        protocol.streams = _Streams(protocol.streams)
-    while not queue.empty():
-        queue.get_nowait()
+    async def receive(self) -> MutableMapping[str, Any]:
+        """The next event: all that came whole, before that the client has gone."""
+        if self._gone and self._queue.empty():
+            return {"type": "http.disconnect"}
+        event: MutableMapping[str, Any] = await self._queue.get()
+        return event
+
+    def leave(self) -> None:
+        """Throw away what has come and will come, but for the client's going."""
+        self._left = True
+        while not self._queue.empty():
+            self._queue.get_nowait()
+
+    async def _put(self, event: Any) -> None:
+        if event["type"] != "http.disconnect":
+            if not self._left:
+                await self._queue.put(event)
+        elif self._queue.full():
+            # Whoever tells of it must not wait for a reader: it may be the one who is to read.
+            self._gone = True
+        else:
+            self._queue.put_nowait(event)
 
 
 class _Streams(dict[int, Any]):
