@@ -19,11 +19,25 @@ from tests.engine.toy import until
 pytestmark = pytest.mark.asyncio
 
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
+TO_HTTP_2 = GET.replace(b"\r\n\r\n", b"\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
 @pytest.mark.parametrize(
-    "said", [b"", b"GE", GET, GET + GET, GET + b"GET", HEAD, HEAD + b"x" * 999, HEAD + b"x" * 1000, GET + HEAD, b"?\n"]
+    "said",
+    [
+        b"",
+        b"GE",
+        GET,
+        GET + GET,
+        GET + b"GET",
+        HEAD,
+        HEAD + b"x" * 999,
+        HEAD + b"x" * 1000,
+        GET + HEAD,
+        b"?\n",
+        TO_HTTP_2,
+    ],
 )
 async def test_nothing_is_left_of_a_connection(server: Literal["uvicorn", "hypercorn"], said: bytes) -> None:
     async with serving(Front([Taking()]), server) as served:
@@ -34,6 +48,15 @@ async def test_nothing_is_left_of_a_connection(server: Literal["uvicorn", "hyper
         _, other = await served.raw(said)
         other.transport.abort()
         await until(lambda: len(asyncio.all_tasks()) <= tasks, 5)
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+async def test_an_upgrade_to_http_2_is_answered_as_if_nobody_had_asked(server: Literal["uvicorn", "hypercorn"]) -> None:
+    async with serving(Front([Taking()]), server) as served:
+        reader, writer = await served.raw(TO_HTTP_2)
+        async with asyncio.timeout(5):
+            assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
 
 
 async def test_nothing_is_left_of_a_connection_over_http_2(tmp_path: Path) -> None:
