@@ -14,7 +14,7 @@ from engine.lanes import backoff_s
 from engine.message import Message
 from engine.outcomes import Outcomes
 from tests.engine.bench import Bench
-from tests.engine.toy import Do, Plans, message, plan, until
+from tests.engine.toy import PATIENT, Do, Plans, message, plan, until
 
 
 class Gate:
@@ -47,7 +47,7 @@ class Gate:
 @pytest.mark.asyncio
 async def test_a_lane_survives_a_crash_in_order(bench: Bench) -> None:
     gate = Gate()
-    plans = Plans(plan(("gate", Do(gate), {})))
+    plans = Plans(plan(("gate", Do(gate), {}), retry=PATIENT))
     worker = await bench.work(plans)
     for n in range(300):
         await bench.ingress.submit([message("a", {"n": n})])
@@ -66,7 +66,7 @@ async def test_a_lane_survives_a_crash_in_order(bench: Bench) -> None:
 async def test_poison_in_a_lane_is_delivered_three_times_at_most(bench: Bench, position: int) -> None:
     """Wherever in the lane it stands; its neighbours lose nothing and keep their order."""
     gate = Gate()
-    plans = Plans(plan(("gate", Do(gate), {})))
+    plans = Plans(plan(("gate", Do(gate), {}), retry=PATIENT))
     worker = await bench.work(plans, name="w0")
     for n in range(12):
         await bench.ingress.submit([message("a", {"n": n})])
@@ -94,7 +94,7 @@ async def test_at_most_so_many_wait_behind_a_head(bench: Bench, monkeypatch: pyt
     """Beyond the limit the oldest fail, in order, until no more wait than may."""
     monkeypatch.setattr(lanework, "MAX_WAITING", 50)
     gate = Gate()
-    await bench.work(plan(("gate", Do(gate), {})))
+    await bench.work(plan(("gate", Do(gate), {}), retry=PATIENT))
 
     await asyncio.gather(*{bench.ingress.submit([message("a", {"n": n}), message("b", {"n": n})]) for n in range(3000)})
     await until(bench.drained)
@@ -118,7 +118,7 @@ async def _at_most(bench: Bench, key: str, count: int) -> bool:
 @pytest.mark.asyncio
 async def test_a_lane_of_messages_of_two_deployments_keeps_its_order(bench: Bench) -> None:
     gate = Gate()
-    plans = Plans(*(plan(("gate", Do(gate), {}), deployment=n) for n in (1, 2)))
+    plans = Plans(*(plan(("gate", Do(gate), {}), deployment=n, retry=PATIENT) for n in (1, 2)))
     await bench.work(plans)
     await bench.ingress.submit([message("a", {"n": 0})])
     await until(bench.drained)

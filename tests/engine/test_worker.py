@@ -9,7 +9,7 @@ import pytest
 from engine.outcomes import Retry
 from engine.partitions import all_keys, partition_of
 from tests.engine.bench import PARTITIONS, Bench
-from tests.engine.toy import Ask, Call, Delay, Do, Plans, Save, message, plan, until
+from tests.engine.toy import PATIENT, Ask, Call, Delay, Do, Plans, Save, message, plan, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -85,7 +85,7 @@ async def test_a_retry_holds_its_own_device_in_order_and_no_other(bench: Bench) 
         seen.append((m.originator, m.data["n"]))
         out.discard(i)
 
-    await bench.work(plan(("gate", Do(gate), {})))
+    await bench.work(plan(("gate", Do(gate), {}), retry=PATIENT))
     for n in range(5):
         await bench.ingress.submit([message("a", {"n": n}), message("b", {"n": n})])
     await until(lambda: len([1 for device, _ in seen if device == "b"]) == 5)

@@ -12,7 +12,7 @@ import msgspec
 from engine.message import Message, Point, new_id, now_ms
 from engine.node import CallContext, CallNode, Context, Node, NodeSpec, Relation, Resumed
 from engine.outcomes import Command, Outcomes, Park, Reply, Write
-from engine.plan import Plan, PlanNode
+from engine.plan import DEFAULT_RETRY, Plan, PlanNode, RetryPolicy
 from engine.worker import Worker, WorkerParts
 
 
@@ -99,11 +99,20 @@ class Call(CallNode):
         return await made if asyncio.iscoroutine(made) else made
 
 
-def plan(*nodes: tuple[str, Node, dict[str, list[str]]], rounds: bool = False, deployment: int = 1) -> Plan:
+PATIENT = RetryPolicy(attempts=1 << 19, within_s=86_400)
+"""Of nodes that are to be retried for as long as it takes, also on a machine that is busy."""
+
+
+def plan(
+    *nodes: tuple[str, Node, dict[str, list[str]]],
+    rounds: bool = False, deployment: int = 1, retry: RetryPolicy = DEFAULT_RETRY,
+) -> Plan:  # fmt: skip
     """A plan from (name, node, {relation: [names]}), the first node being the start."""
     index = {name: i for i, (name, _, _) in enumerate(nodes)}
     made = [
-        PlanNode(name, node, "test", 1, {relation: [index[t] for t in targets] for relation, targets in to.items()})
+        PlanNode(
+            name, node, "test", 1, {relation: [index[t] for t in targets] for relation, targets in to.items()}, retry
+        )
         for name, node, to in nodes
     ]
     return Plan("acme", deployment, made, 0, rounds)
@@ -157,4 +166,4 @@ async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
         await asyncio.sleep(0.01)
 
 
-__all__ = ["Ask", "Call", "Delay", "Do", "Plans", "Save", "Write", "message", "plan", "until", "worker"]
+__all__ = ["PATIENT", "Ask", "Call", "Delay", "Do", "Plans", "Save", "Write", "message", "plan", "until", "worker"]
