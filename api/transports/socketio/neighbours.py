@@ -128,7 +128,7 @@ class Neighbours:
                     client.open = False
                     return
         except RedisConnectionError:
-            pass
+            pass  # broken off below, as if the neighbour were gone
         _put(self._clients.get(number), None)
 
     # Of sessions here

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.transports.http import Front, HttpError, Request, Response, Route
+from tests.api.transports.damage import damaged, damages
 from tests.api.transports.serving import Served, serving
 from tests.engine.toy import until
 
@@ -64,23 +65,6 @@ def request(target: str, size: int, chunk: int) -> bytes:
 
 targets = st.sampled_from(["/take", "/take?late=1", "/refuse", "/refuse?late=1", "/give", "/give?late=1"])
 requests = st.tuples(targets, st.sampled_from([0, 1, 40, 1900, 9000]), st.sampled_from([0, 0, 1, 500]))
-damages = st.tuples(st.integers(0, 20_000), st.sampled_from(["flip", "cut", "insert", "repeat"]), st.integers(1, 255))
-
-
-def damaged(raw: bytes, wounds: Sequence[tuple[int, str, int]]) -> bytes:
-    """The bytes with something wrong at each of the places."""
-    made = bytearray(raw)
-    for place, how, value in wounds:
-        at = place % (len(made) + 1)
-        if how == "flip":
-            made[at : at + 1] = bytes(byte ^ value for byte in made[at : at + 1])
-        elif how == "cut":
-            del made[at : at + value % 8 + 1]
-        elif how == "insert":
-            made[at:at] = bytes([value])
-        else:
-            made[at:at] = made[at : at + value]
-    return bytes(made)
 
 
 async def say(served: Served, raw: bytes, cuts: Sequence[int], leave_early: bool) -> bytes:

@@ -21,6 +21,7 @@ from api.transports.mqtt.packets import (
     Unsubscribe,
 )
 from engine.errors import BadInput, Refused
+from tests.api.transports.damage import damaged, damages
 from tests.api.transports.mqtt.harness import Site, until
 
 NOT_STORED = {"dev/drop", "dev/echo"}
@@ -38,26 +39,7 @@ packets = st.one_of(
     st.builds(Pingreq),
     st.builds(Disconnect),
 )
-damages = st.tuples(
-    st.integers(0, 10_000), st.sampled_from(["flip", "cut", "insert", "repeat"]), st.integers(1, 255)
-)  # fmt: skip
 firsts = st.sampled_from([None, None, Drop("a part"), Refused("not now", 0), BadInput("no such thing", "/x")])
-
-
-def damaged(raw, wounds):
-    """The bytes with something wrong at each of the places."""
-    made = bytearray(raw)
-    for place, how, value in wounds:
-        at = place % (len(made) + 1)
-        if how == "flip":
-            made[at : at + 1] = bytes(byte ^ value for byte in made[at : at + 1])
-        elif how == "cut":
-            del made[at : at + value % 8 + 1]
-        elif how == "insert":
-            made[at:at] = bytes([value])
-        else:
-            made[at:at] = made[at : at + value]
-    return bytes(made)
 
 
 def numbered(said, level):
