@@ -161,7 +161,8 @@ class TestTail:
         demo.send(noise, {"noise": 1})
         lines = self.lines(process, demo, token, 5)
         assert not any("noise" in line or "END" in line for line in lines)
-        first = next(line for line in lines if "by type" in line)
+        # That the device is active now is told of too, before or after.
+        first = next(line for line in lines if "by type" in line and "ACTIVITY_EVENT" not in line)
         _, device, type, step, data = first.split("  ")
         assert (device, type, step) == ("watched", "POST_TELEMETRY_REQUEST", "demo/by type → Post telemetry")
         assert json.loads(data) == {"temperature": 20, "text": "\u001b[31m"}
